@@ -1,0 +1,191 @@
+"""Artifacts: a job's output directory, its fingerprint, and the marker that is written last.
+
+A job's directory holds its data, ``config.yaml`` (resolved), ``summary.json`` and, last of all,
+``artifact.json``. A directory without ``artifact.json`` is unfinished: a rerun of the same config
+goes on with it, and a rerun of another config into the same place is refused.
+"""
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any
+
+import yaml
+
+from infra import config as configs
+from infra import storage
+from infra.errors import UserError
+
+MARKER = "artifact.json"
+UNFINISHED = "unfinished.json"
+SCHEMA_VERSION = 1
+_SMALL = 64 << 20  # bytes; a larger input file counts by name and size alone
+
+
+@dataclass(frozen=True)
+class ArtifactInfo:
+    """What ``artifact.json`` says of a finished artifact."""
+
+    kind: str
+    schema_version: int
+    fingerprint: str
+    """16 hex digits over kind, schema version, config and inputs."""
+    counts: dict[str, int]
+    seconds: float
+    """Wall-clock seconds of the run that finished it."""
+    files: list[dict[str, Any]]
+    """``path`` (relative) and ``size_bytes`` of every file."""
+
+
+class State(Enum):
+    """What :func:`begin` found at the output."""
+
+    NEW = "new"
+    RESUMED = "resumed"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a running job writes."""
+
+    uri: str
+    fingerprint: str
+    state: State
+
+    def path(self, *parts: str) -> str:
+        """Return the URI of `parts` below the output."""
+        return storage.join(self.uri, *parts)
+
+
+def read(uri: str, kinds: tuple[str, ...] = ()) -> ArtifactInfo:
+    """Return what a finished artifact says of itself.
+
+    Args:
+        uri: the artifact's directory.
+        kinds: the kinds that the caller can use; empty takes any.
+
+    Raises:
+        UserError: nothing there, not finished, or of another kind.
+    """
+    marker = storage.join(uri, MARKER)
+    if not storage.exists(marker):
+        if storage.exists(storage.join(uri, UNFINISHED)):
+            raise UserError(f"{uri}: unfinished; run the job that makes it again, it goes on")
+        expected = " or ".join(kinds) or "any"
+        raise UserError(f"{uri}: no artifact here (no {MARKER}); expected kind: {expected}")
+    try:
+        info = ArtifactInfo(**storage.read_json(marker))
+    except TypeError:
+        raise UserError(f"{marker}: not an artifact marker of schema {SCHEMA_VERSION}") from None
+    if info.schema_version != SCHEMA_VERSION:
+        raise UserError(f"{marker}: schema {info.schema_version}; readable is {SCHEMA_VERSION}")
+    if kinds and info.kind not in kinds:
+        raise UserError(f"{uri}: an artifact of kind {info.kind!r}; expected {' or '.join(kinds)}")
+    return info
+
+
+def fingerprint(kind: str, config: configs.JobConfig) -> str:
+    """Return 16 hex digits that change with the config or the inputs, and with nothing else.
+
+    ``output`` and ``resources`` do not count. An input that is an artifact counts by its own
+    fingerprint, so that a moved copy is the same input; a file by its name, size and (up to 64 MiB)
+    bytes; any other directory by the names and sizes below it.
+    """
+    tree = configs.as_tree(config)
+    for key in ("output", "resources"):
+        tree.pop(key)
+    for key in config.input_keys:
+        value = tree[key]
+        if isinstance(value, str):
+            tree[key] = _identity(value)
+        elif value is not None:
+            tree[key] = [_identity(uri) for uri in value]
+    text = json.dumps([kind, SCHEMA_VERSION, tree], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def begin(kind: str, config: configs.JobConfig) -> Output:
+    """Open the output of a job: new, unfinished (to go on with) or finished.
+
+    Raises:
+        UserError: the place holds the work of another config, or files of something else.
+    """
+    uri = config.output
+    print_ = fingerprint(kind, config)
+    if storage.exists(storage.join(uri, MARKER)):
+        info = read(uri)
+        _refuse_other(uri, info.kind, info.fingerprint, kind, print_, config)
+        return Output(uri, print_, State.FINISHED)
+    begun = storage.join(uri, UNFINISHED)
+    if storage.exists(begun):
+        was = storage.read_json(begun)
+        _refuse_other(uri, was.get("kind"), was.get("fingerprint"), kind, print_, config)
+        return Output(uri, print_, State.RESUMED)
+    if storage.list_files(uri):
+        raise UserError(f"output {uri}: holds files of something else; give an empty directory")
+    storage.make_dirs(uri)
+    storage.write_text(storage.join(uri, "config.yaml"), configs.dump(config))
+    storage.write_json(begun, {"kind": kind, "fingerprint": print_})
+    return Output(uri, print_, State.NEW)
+
+
+def finish(output: Output, kind: str, summary: dict[str, Any], begun_at: float) -> ArtifactInfo:
+    """Write ``summary.json`` and then, last of all, the marker.
+
+    Args:
+        output: from :func:`begin`.
+        kind: the artifact's kind.
+        summary: JSON values; its whole numbers become the artifact's counts.
+        begun_at: ``time.monotonic()`` when the job started.
+    """
+    storage.write_json(output.path("summary.json"), summary)
+    files = [
+        {"path": file[len(output.uri) + 1 :], "size_bytes": storage.size_bytes(file)}
+        for file in storage.list_files(output.uri)
+        if storage.name(file) != UNFINISHED
+    ]
+    counts = {k: v for k, v in summary.items() if isinstance(v, int) and not isinstance(v, bool)}
+    seconds = round(time.monotonic() - begun_at, 3)
+    info = ArtifactInfo(kind, SCHEMA_VERSION, output.fingerprint, counts, seconds, files)
+    storage.write_json(output.path(MARKER), asdict(info))
+    storage.remove(output.path(UNFINISHED))
+    return info
+
+
+def _identity(uri: str) -> str:
+    if storage.exists(storage.join(uri, MARKER)):
+        return f"artifact {read(uri).fingerprint}"
+    if not storage.exists(uri):
+        raise UserError(f"input {uri}: not found")
+    if not storage.is_dir(uri):
+        size = storage.size_bytes(uri)
+        small = hashlib.sha256(storage.read_bytes(uri)).hexdigest()[:16] if size <= _SMALL else ""
+        return f"file {storage.name(uri)} {size} {small}"
+    listing = [(f[len(uri) :], storage.size_bytes(f)) for f in storage.list_files(uri)]
+    return f"directory {hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]}"
+
+
+def _refuse_other(
+    uri: str, was_kind: Any, was_print: Any, kind: str, print_: str, config: configs.JobConfig
+) -> None:
+    if was_kind != kind:
+        raise UserError(f"output {uri}: holds an artifact of kind {was_kind!r}, not {kind!r}")
+    if was_print != print_:
+        old = yaml.safe_load(storage.read_text(storage.join(uri, "config.yaml"))) or {}
+        changed = _differences(old, configs.as_tree(config))
+        what = ", ".join(changed) if changed else "the contents of its inputs"
+        raise UserError(
+            f"output {uri}: made with another config (changed: {what}); "
+            "give another output, or remove this one"
+        )
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [k for k in (*new, *(k for k in old if k not in new)) if k not in ("resources",)]
+        found = [_differences(old.get(k), new.get(k), f"{path}.{k}" if path else k) for k in keys]
+        return [line for lines in found for line in lines]
+    return [] if old == new else [path]

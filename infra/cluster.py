@@ -1,0 +1,87 @@
+"""The one place that knows whether Ray is in this process or on a cluster."""
+
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from infra.errors import UserError, one_line
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("pipelines", "ray_jobs", "models", "data_prep", "tuning", "infra")
+EXCLUDES = ("/.git/", "/.venv/", "/outputs/", "/tests/golden/", "**/__pycache__/", ".*_cache/")
+"""What is not sent to the cluster with the source (anchored, so that `models/` is never hit)."""
+
+_QUIET = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def runtime_env() -> dict[str, Any]:
+    """Return Ray's runtime environment: this source tree, and quiet libraries."""
+    return {"working_dir": str(ROOT), "excludes": list(EXCLUDES), "env_vars": dict(_QUIET)}
+
+
+@contextmanager
+def session(address: str | None = None) -> Iterator[None]:
+    """Hold a Ray session: joined when one is up, else the given cluster, else in this process.
+
+    Args:
+        address: a cluster's ``host:port`` or ``auto``; None reads ``RAY_ADDRESS``, and without it
+            Ray starts in this process with all of the machine's cores.
+
+    Raises:
+        UserError: no cluster answers at the address, or a root package of another project would
+            be imported in place of ours.
+    """
+    check_root_packages()
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    os.environ.update({key: os.environ.get(key, value) for key, value in _QUIET.items()})
+    inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # `ray job submit` sent the source
+    try:
+        ray.init(
+            address=address or "local",
+            runtime_env=None if inside_job else runtime_env(),
+            logging_level=logging.WARNING,
+            log_to_driver=True,
+        )
+    except ConnectionError as error:
+        raise UserError(f"Ray address {address}: {one_line(error)}") from None
+    try:
+        ray.get(ray.remote(check_root_packages).options(num_cpus=0).remote(remote=True))
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_root_packages(remote: bool = False) -> None:
+    """Assert that every root package comes from this source tree.
+
+    A foreign ``models`` in site-packages wins when the root is not first on ``sys.path``.
+
+    Args:
+        remote: compare with the working directory of a Ray worker instead of this file's tree.
+
+    Raises:
+        UserError: names the package and where it came from.
+    """
+    root = Path.cwd().resolve() if remote else ROOT
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package)
+        places = list(spec.submodule_search_locations or []) if spec else []
+        if not places or Path(places[0]).resolve().parent != root:
+            found = places[0] if places else "nowhere"
+            raise UserError(
+                f"package {package}: found {found}, expected below {root}; "
+                "run from the project's root as `python -m …`"
+            )

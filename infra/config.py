@@ -1,0 +1,203 @@
+"""Strict job configuration: defaults < files from left to right < ``key.sub=value`` overrides.
+
+A config is a tree of frozen pydantic sections. An unknown key, a wrong type or a value out of
+range stops a job before any work, in one line that names the key, the value and what is allowed.
+"""
+
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from infra import storage
+from infra.errors import UserError
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses unknown keys and wrong types."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+
+
+class Resources(Section):
+    """What a job asks of the cluster. Not part of an artifact's fingerprint."""
+
+    workers: Annotated[int, Field(ge=1)] = 1
+    """Training workers, or the most tasks that run at once."""
+    cpus_per_worker: Annotated[float, Field(gt=0)] = 1
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0
+
+
+def _as_tuple(value: Any) -> Any:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+Uri = Annotated[str, Field(min_length=1), AfterValidator(storage.absolute)]
+"""A local path, made absolute where the job is called, or an ``s3://`` URI."""
+
+
+class JobConfig(Section):
+    """The keys that every job has."""
+
+    input_keys: ClassVar[tuple[str, ...]] = ("input",)
+    """The keys that name what the job reads: they count by content in a fingerprint."""
+
+    input: Annotated[tuple[Uri, ...], Field(min_length=1), BeforeValidator(_as_tuple)]
+    """One URI or a list of them: local paths or ``s3://``."""
+    output: Uri
+    """The URI of the artifact that the job makes."""
+    seed: int = 0
+    resources: Resources = Resources()
+
+
+C = TypeVar("C", bound=Section)
+
+
+def load(model: type[C], files: Sequence[str | Path], overrides: Iterable[str] = ()) -> C:
+    """Read a config of type `model`.
+
+    Args:
+        model: the section to build.
+        files: YAML files; a later one wins over an earlier one, key by key.
+        overrides: ``key.sub=value`` strings, the value in YAML. ``list.0.key`` reaches into lists.
+
+    Raises:
+        UserError: a file cannot be read, or a key, type or value is not allowed.
+    """
+    tree: dict[str, Any] = {}
+    for file in files:
+        tree = _merge(tree, _read_yaml(str(file)))
+    for override in overrides:
+        _apply(tree, override)
+    return build(model, tree)
+
+
+def build(model: type[C], tree: dict[str, Any]) -> C:
+    """Validate a plain tree of values as a `model`; see :func:`load` for the errors."""
+    try:
+        text = json.dumps(tree)
+    except TypeError as error:
+        raise UserError(f"config: {error}; allowed are YAML scalars, lists and maps") from None
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        raise UserError(_explain(model, error)) from None
+
+
+def as_tree(config: Section) -> dict[str, Any]:
+    """Return a config as plain maps, lists and scalars."""
+    return json.loads(config.model_dump_json())
+
+
+def dump(config: Section) -> str:
+    """Return a config as YAML that :func:`load` reads back to an equal config."""
+    return yaml.safe_dump(as_tree(config), sort_keys=False, allow_unicode=True)
+
+
+def _read_yaml(file: str) -> dict[str, Any]:
+    if not storage.exists(file):
+        raise UserError(f"config file {file}: not found")
+    try:
+        tree = yaml.safe_load(storage.read_text(file))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"config file {file}: not YAML: {' '.join(str(error).split())}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"config file {file}: holds a {type(tree).__name__}; expected key: value")
+    return tree
+
+
+def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(low)
+    for key, value in high.items():
+        both_maps = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both_maps else value
+    return merged
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path.strip():
+        raise UserError(f"override {override!r}: expected key=value, for example output=outputs/a")
+    try:
+        value = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError:
+        value = text
+    keys = path.strip().split(".")
+    node: Any = tree
+    for key in keys[:-1]:
+        node = _step(node, key, override)
+    last = keys[-1]
+    if isinstance(node, list):
+        node[_index(node, last, override)] = value
+    else:
+        node[last] = value
+
+
+def _step(node: Any, key: str, override: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, key, override)]
+    child = node.setdefault(key, {})
+    if not isinstance(child, dict | list):
+        raise UserError(f"override {override!r}: {key} is a value, it has no keys below it")
+    return child
+
+
+def _index(node: list[Any], key: str, override: str) -> int:
+    if not key.isdigit() or int(key) >= len(node):
+        raise UserError(f"override {override!r}: {key!r} is no position in a list of {len(node)}")
+    return int(key)
+
+
+def _explain(model: type[Section], error: ValidationError) -> str:
+    lines = []
+    for item in error.errors(include_url=False):
+        where = ".".join(str(part) for part in item["loc"]) or "config"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{where}: unknown key{_suggest(model, item['loc'])}")
+        elif item["type"] == "missing":
+            lines.append(f"{where}: missing; give it in a config file or as {where}=…")
+        else:
+            message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            lines.append(f"{where}: {item.get('input')!r} is not allowed: {message}")
+    return "; ".join(lines)
+
+
+def _suggest(model: type[Section], loc: tuple[int | str, ...]) -> str:
+    section = _section_at(model, loc[:-1])
+    if section is None:
+        return ""
+    names = list(section.model_fields)
+    close = difflib.get_close_matches(str(loc[-1]), names, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return f"{hint or ';'} allowed: {', '.join(names)}"
+
+
+def _section_at(model: type[Section], loc: tuple[int | str, ...]) -> type[Section] | None:
+    section: Any = model
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        field = getattr(section, "model_fields", {}).get(part)
+        section = _sections_in(field.annotation) if field else None
+        if section is None:
+            return None
+    return section
+
+
+def _sections_in(annotation: Any) -> type[Section] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    if get_origin(annotation) is Union or get_args(annotation):
+        found = [s for a in get_args(annotation) if (s := _sections_in(a)) is not None]
+        return found[0] if len(found) == 1 else None
+    return None

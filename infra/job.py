@@ -1,0 +1,141 @@
+"""A job: one config in, one artifact out; the command line that all jobs share."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, get_args
+
+from infra import artifact, cluster, config, storage
+from infra.config import JobConfig, Section
+from infra.errors import UserError
+from infra.progress import say
+
+C = TypeVar("C", bound=JobConfig)
+Summary = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job(Generic[C]):
+    """A named step from a config to an artifact."""
+
+    name: str
+    """The module's name in ``ray_jobs``, such as ``"prepare"``."""
+    kind: str | Callable[[C], str]
+    """The kind of the artifact, such as ``"clips"``, or how it follows from the config."""
+    config: type[C]
+    plan: Callable[[C], list[str]]
+    """Returns what the job would do, line by line; reads little and writes nothing."""
+    run: Callable[[C, artifact.Output], Summary]
+    """Does the work in a Ray session, going on with what is at the output; returns the summary."""
+
+    def kind_of(self, settings: C) -> str:
+        """Return the kind of the artifact that `settings` make."""
+        return self.kind if isinstance(self.kind, str) else self.kind(settings)
+
+
+def execute(job: Job[C], settings: C) -> Summary:
+    """Run a job in the current Ray session; a finished artifact is returned as it is.
+
+    Raises:
+        UserError: bad inputs, or an output that holds other work.
+    """
+    begun_at = time.monotonic()
+    kind = job.kind_of(settings)
+    output = artifact.begin(kind, settings)
+    if output.state is artifact.State.FINISHED:
+        say(f"{job.name}: finished already at {output.uri}")
+        return storage.read_json(output.path("summary.json"))
+    job.plan(settings)  # refuses bad inputs before any work
+    goes_on = " (going on with an unfinished run)" if output.state is artifact.State.RESUMED else ""
+    say(f"{job.name}: {output.uri}{goes_on}")
+    summary = job.run(settings, output)
+    info = artifact.finish(output, kind, summary, begun_at)
+    say(f"{job.name}: done in {info.seconds:.0f} s")
+    return summary
+
+
+def main(job: Job[Any], argv: Sequence[str] | None = None) -> None:
+    """Run a job from the command line and exit: 0 done, 2 bad input, 130 interrupted."""
+    parser = _parser(job)
+    args = parser.parse_args(argv)
+    run_and_exit(lambda: _run(job, args))
+
+
+def run_and_exit(work: Callable[[], None]) -> None:
+    """Call `work` and exit with its status: one line for bad input, no trace on Ctrl-C."""
+    try:
+        work()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def _run(job: Job[Any], args: argparse.Namespace) -> None:
+    settings = config.load(job.config, args.config, args.overrides)
+    if args.dry_run:
+        print(config.dump(settings), end="")
+        print("\n".join(["# plan:", *(f"#   {line}" for line in job.plan(settings))]))
+        return
+    with cluster.session(args.address):
+        execute(job, settings)
+    print(settings.output)
+
+
+def _parser(job: Job[Any]) -> argparse.ArgumentParser:
+    doc = (sys.modules[job.run.__module__].__doc__ or "").strip()
+    parser = argparse.ArgumentParser(
+        prog=f"python -m ray_jobs.{job.name}",
+        description=doc,
+        epilog="keys:\n" + "\n".join(describe(job.config)),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config", action="append", default=[], metavar="FILE", help="YAML; a later one wins"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="wins over files")
+    add_address(parser)
+    return parser
+
+
+def add_address(parser: argparse.ArgumentParser) -> None:
+    """Add the options that jobs and pipelines share."""
+    parser.add_argument(
+        "--address", help="Ray cluster (host:port or auto; default RAY_ADDRESS, else in process)"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved config and the plan, and stop"
+    )
+
+
+def describe(section: type[Section], prefix: str = "") -> list[str]:
+    """Return one line for each key of a config: its name, default and description."""
+    lines = []
+    for key, field in section.model_fields.items():
+        inner = _inner(field.annotation)
+        default = "" if field.is_required() else f" = {_show(field.default)}"
+        text = f"  {' '.join(field.description.split())}" if field.description else ""
+        if inner is not None:
+            lines.append(f"  {prefix}{key}:{text}")
+            lines += describe(inner[0], f"{prefix}{key}.{inner[1]}")
+        else:
+            lines.append(f"  {prefix}{key}{default}{text}")
+    return lines
+
+
+def _inner(annotation: Any) -> tuple[type[Section], str] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation, ""
+    for argument in get_args(annotation):
+        if (found := _inner(argument)) is not None:
+            is_list = getattr(annotation, "__origin__", None) is tuple
+            return found[0], "0." if is_list else found[1]
+    return None
+
+
+def _show(value: Any) -> str:
+    return str(value) if not isinstance(value, tuple) else "[" + ", ".join(map(str, value)) + "]"

@@ -1,0 +1,239 @@
+"""Local paths and ``s3://`` URIs behind one set of functions.
+
+No other module knows what kind of storage a URI names. Credentials and endpoint of S3 come from
+the usual chain (environment, config files, instance role; ``AWS_ENDPOINT_URL`` for servers other
+than AWS). A file appears under its name only once it is whole.
+"""
+
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+import fsspec
+import pyarrow.fs
+
+from infra.errors import UserError, one_line
+
+REMOTE_SCHEMES = ("s3://",)
+
+
+def is_remote(uri: str) -> bool:
+    """Return whether `uri` names an object store."""
+    return uri.startswith(REMOTE_SCHEMES)
+
+
+def absolute(uri: str) -> str:
+    """Return `uri` with a local path made absolute; refuse schemes that are not supported."""
+    if is_remote(uri):
+        return uri.rstrip("/")
+    if uri.startswith("file://"):
+        uri = uri.removeprefix("file://")
+    elif "://" in uri:
+        raise UserError(f"{uri}: allowed are local paths, file:// and s3:// URIs")
+    return os.path.abspath(os.path.expanduser(uri))
+
+
+def join(uri: str, *parts: str) -> str:
+    """Return `uri` with `parts` below it; a part that would climb out of `uri` is refused."""
+    joined = "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+    if any(".." in part.split("/") for part in parts):
+        raise UserError(f"{joined}: a path below {uri} may not contain '..'")
+    return joined
+
+
+def name(uri: str) -> str:
+    """Return the last part of `uri`."""
+    return uri.rstrip("/").rsplit("/", 1)[-1]
+
+
+def exists(uri: str) -> bool:
+    """Return whether there is a file or directory at `uri`."""
+    fs, path = _open(uri)
+    with _explained(uri):
+        return fs.exists(path)
+
+
+def is_dir(uri: str) -> bool:
+    """Return whether `uri` is a directory (for S3: a prefix with something below it)."""
+    fs, path = _open(uri)
+    with _explained(uri):
+        return fs.isdir(path)
+
+
+def size_bytes(uri: str) -> int:
+    """Return the size of the file at `uri` in bytes."""
+    fs, path = _open(uri)
+    with _explained(uri):
+        return int(fs.size(path) or 0)
+
+
+def list_files(uri: str, suffixes: tuple[str, ...] = ()) -> list[str]:
+    """Return every file below `uri`, sorted; names that start with a dot are passed over.
+
+    Args:
+        uri: a directory or prefix; one that is not there holds no files.
+        suffixes: lower-case endings to keep, such as ``(".mp4",)``; empty keeps all.
+    """
+    fs, path = _open(uri)
+    with _explained(uri):
+        fs.invalidate_cache()
+        found = fs.find(path) if fs.exists(path) else []
+    prefix = "s3://" if is_remote(uri) else ""
+    kept = []
+    for file in sorted(cast(list[str], found)):
+        below = file[len(path.rstrip("/")) :].split("/")
+        hidden = any(part.startswith(".") for part in below)
+        if not hidden and (not suffixes or file.lower().endswith(suffixes)):
+            kept.append(prefix + file)
+    return kept
+
+
+def make_dirs(uri: str) -> None:
+    """Make the directory `uri` and those above it (nothing to do on S3)."""
+    if not is_remote(uri):
+        with _explained(uri):
+            os.makedirs(absolute(uri), exist_ok=True)
+
+
+def remove(uri: str) -> None:
+    """Remove the file or directory at `uri`, if it is there."""
+    fs, path = _open(uri)
+    with _explained(uri):
+        if fs.exists(path):
+            fs.rm(path, recursive=True)
+
+
+@contextmanager
+def open_input(uri: str) -> Iterator[IO[bytes]]:
+    """Open the file at `uri` for reading, seekable."""
+    fs, path = _open(uri)
+    with _explained(uri), fs.open(path, "rb") as file:
+        yield cast(IO[bytes], file)
+
+
+@contextmanager
+def open_output(uri: str) -> Iterator[IO[bytes]]:
+    """Open `uri` for writing; the file appears, whole, when the block ends without an error."""
+    fs, path = _open(uri)
+    if is_remote(uri):  # an upload is invisible until it completes
+        file = fs.open(path, "wb")
+        try:
+            yield cast(IO[bytes], file)
+        except BaseException:
+            file.discard()
+            raise
+        with _explained(uri):
+            file.close()
+        return
+    make_dirs(os.path.dirname(path))
+    partial = f"{os.path.dirname(path)}/.{os.path.basename(path)}.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        with _explained(uri), open(partial, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        if os.path.exists(partial):
+            os.unlink(partial)
+
+
+def read_bytes(uri: str) -> bytes:
+    """Return the bytes of the file at `uri`."""
+    with open_input(uri) as file:
+        return file.read()
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write `data` to `uri`, whole or not at all."""
+    with open_output(uri) as file:
+        file.write(data)
+
+
+def read_text(uri: str) -> str:
+    """Return the UTF-8 text of the file at `uri`."""
+    return read_bytes(uri).decode()
+
+
+def write_text(uri: str, text: str) -> None:
+    """Write `text` to `uri` as UTF-8, whole or not at all."""
+    write_bytes(uri, text.encode())
+
+
+def read_json(uri: str) -> Any:
+    """Return the JSON value in the file at `uri`."""
+    try:
+        return json.loads(read_bytes(uri))
+    except ValueError as error:
+        raise UserError(f"{uri}: not JSON: {one_line(error)}") from None
+
+
+def write_json(uri: str, value: Any) -> None:
+    """Write `value` to `uri` as indented JSON."""
+    write_text(uri, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def local_copy(uri: str) -> Iterator[Path]:
+    """Yield a local path with the bytes of `uri`: the file itself, or a temporary download."""
+    if not is_remote(uri):
+        yield Path(absolute(uri))
+        return
+    fs, path = _open(uri)
+    with tempfile.TemporaryDirectory(prefix="longtake-") as folder:
+        target = Path(folder) / name(uri)
+        with _explained(uri):
+            fs.get_file(path, str(target))
+        yield target
+
+
+def upload_dir(local: str | Path, uri: str) -> None:
+    """Copy the files below the local directory `local` to `uri`."""
+    for file in sorted(Path(local).rglob("*")):
+        if file.is_file():
+            with (
+                file.open("rb") as source,
+                open_output(join(uri, *file.relative_to(local).parts)) as t,
+            ):
+                while chunk := source.read(8 << 20):
+                    t.write(chunk)
+
+
+def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """Return the pyarrow filesystem of `uri` and the path to use with it."""
+    if not is_remote(uri):
+        return pyarrow.fs.LocalFileSystem(), absolute(uri)
+    fs, path = _open(uri)
+    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs)), path
+
+
+def _open(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    try:
+        fs, path = fsspec.core.url_to_fs(absolute(uri))
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{uri}: {one_line(error)}") from None
+    return fs, path
+
+
+@contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    """Turn what storage raises into one line that names the URI."""
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{uri}: not found") from None
+    except PermissionError as error:
+        raise UserError(f"{uri}: no permission ({one_line(error)})") from None
+    except (OSError, ConnectionError) as error:
+        raise UserError(f"{uri}: {one_line(error)}") from error
+    except Exception as error:
+        if type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "s3fs"):
+            raise UserError(f"{uri}: {one_line(error)}") from error
+        raise

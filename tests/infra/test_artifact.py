@@ -1,0 +1,76 @@
+"""Artifacts: the marker comes last, a rerun goes on, another config is refused."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from infra import artifact, storage
+from infra.artifact import State
+from infra.config import JobConfig, Resources
+from infra.errors import UserError
+
+
+class Example(JobConfig):
+    steps: int = 1
+
+
+def config(tmp_path: Path, **changes: object) -> Example:
+    (tmp_path / "in").mkdir(exist_ok=True)
+    fields = {"input": (str(tmp_path / "in"),), "output": str(tmp_path / "out"), **changes}
+    return Example(**fields)
+
+
+def finished(tmp_path: Path, **changes: object) -> artifact.ArtifactInfo:
+    output = artifact.begin("clips", config(tmp_path, **changes))
+    storage.write_bytes(output.path("clips", "a.parquet"), b"data")
+    return artifact.finish(output, "clips", {"clips": 3, "note": "x"}, time.monotonic())
+
+
+def test_new_then_resumed_then_finished(tmp_path: Path):
+    assert artifact.begin("clips", config(tmp_path)).state is State.NEW
+    assert artifact.begin("clips", config(tmp_path)).state is State.RESUMED
+    with pytest.raises(UserError, match="unfinished"):
+        artifact.read(str(tmp_path / "out"))
+    info = finished(tmp_path)
+    assert artifact.begin("clips", config(tmp_path)).state is State.FINISHED
+    assert artifact.read(str(tmp_path / "out"), ("clips",)) == info
+    assert info.counts == {"clips": 3}
+    assert {"path": "clips/a.parquet", "size_bytes": 4} in info.files
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_changed_config_is_refused_and_named(tmp_path: Path, done: bool):
+    finished(tmp_path) if done else artifact.begin("clips", config(tmp_path))
+    with pytest.raises(UserError, match=r"changed: steps"):
+        artifact.begin("clips", config(tmp_path, steps=2))
+    with pytest.raises(UserError, match="kind 'clips'"):
+        artifact.begin("tokens", config(tmp_path))
+
+
+def test_a_changed_input_is_refused(tmp_path: Path):
+    finished(tmp_path)
+    storage.write_bytes(str(tmp_path / "in" / "new.mp4"), b"x")
+    with pytest.raises(UserError, match="contents of its inputs"):
+        artifact.begin("clips", config(tmp_path))
+
+
+def test_resources_and_place_do_not_count(tmp_path: Path):
+    a = artifact.fingerprint("clips", config(tmp_path))
+    b = config(tmp_path, output=str(tmp_path / "else"), resources=Resources(workers=9))
+    assert artifact.fingerprint("clips", b) == a
+    assert artifact.fingerprint("clips", config(tmp_path, seed=1)) != a
+
+
+def test_files_of_something_else_are_not_written_over(tmp_path: Path):
+    storage.write_bytes(str(tmp_path / "out" / "thesis.txt"), b"precious")
+    with pytest.raises(UserError, match="something else"):
+        artifact.begin("clips", config(tmp_path))
+
+
+def test_wrong_kind_and_missing_are_named(tmp_path: Path):
+    finished(tmp_path)
+    with pytest.raises(UserError, match="expected tokens"):
+        artifact.read(str(tmp_path / "out"), ("tokens",))
+    with pytest.raises(UserError, match="no artifact here"):
+        artifact.read(str(tmp_path / "nowhere"))
