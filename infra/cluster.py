@@ -57,11 +57,20 @@ def session(address: str | None = None) -> Iterator[None]:
         )
     except ConnectionError as error:
         raise UserError(f"Ray address {address}: {one_line(error)}") from None
+    _hush_data()
     try:
         ray.get(ray.remote(check_root_packages).options(num_cpus=0).remote(remote=True))
         yield
     finally:
         ray.shutdown()
+
+
+def _hush_data() -> None:
+    """Leave progress to :mod:`infra.progress`; Ray Data's warnings stay."""
+    import ray.data
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 
 def check_root_packages(remote: bool = False) -> None:
