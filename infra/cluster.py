@@ -59,7 +59,7 @@ def session(address: str | None = None) -> Iterator[None]:
         raise UserError(f"Ray address {address}: {one_line(error)}") from None
     _hush_data()
     try:
-        ray.get(ray.remote(check_root_packages).options(num_cpus=0).remote(remote=True))
+        ray.get(ray.remote(num_cpus=0)(check_root_packages).remote(True))
         yield
     finally:
         ray.shutdown()

@@ -121,7 +121,7 @@ def open_output(uri: str) -> Iterator[IO[bytes]]:
     """Open `uri` for writing; the file appears, whole, when the block ends without an error."""
     fs, path = _open(uri)
     if is_remote(uri):  # an upload is invisible until it completes
-        file = fs.open(path, "wb")
+        file: Any = fs.open(path, "wb")
         try:
             yield cast(IO[bytes], file)
         except BaseException:
