@@ -1,0 +1,1 @@
+"""The models in plain torch: no Ray, no DeepSpeed, no files but weights."""

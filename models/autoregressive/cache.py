@@ -1,0 +1,63 @@
+"""Keys and values of the tokens seen so far, in memory that is allocated once.
+
+Shapes: B batch, G key-value heads, P positions allocated, S new tokens, E channels of a head.
+"""
+
+import torch
+from torch import Tensor
+
+from models.autoregressive.config import ARConfig
+
+
+class KVCache:
+    """One (B, G, P, E) buffer for keys and one for values per layer.
+
+    A forward pass appends its S new positions layer by layer with `append`, and moves on with
+    `advance` when all layers have been through.
+
+    Args:
+        config: Shape of the model.
+        batch: Number of sequences.
+        positions: Longest sequence the cache can hold.
+        padding_B: Left padding of each sequence in tokens; None means none anywhere.
+        device: Where the buffers live.
+        dtype: Type of keys and values.
+    """
+
+    def __init__(
+        self,
+        config: ARConfig,
+        batch: int,
+        positions: int,
+        *,
+        padding_B: Tensor | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        shape = (batch, config.key_value_heads, positions, config.head_dim)
+        self.batch = batch
+        self.positions = positions
+        self.padding_B = padding_B
+        self.length = 0
+        self._keys = [torch.empty(shape, device=device, dtype=dtype) for _ in range(config.layers)]
+        self._values = [torch.empty_like(keys) for keys in self._keys]
+
+    def append(self, layer: int, keys_BGSE: Tensor, values_BGSE: Tensor) -> tuple[Tensor, Tensor]:
+        """Store a layer's new keys and values.
+
+        Returns:
+            All keys and all values of the layer up to the new ones, as views (B, G, length+S, E).
+
+        Raises:
+            ValueError: If the new tokens do not fit.
+        """
+        end = self.length + keys_BGSE.shape[2]
+        if end > self.positions:
+            raise ValueError(f"the cache holds {self.positions} positions, {end} were asked for")
+        self._keys[layer][:, :, self.length : end] = keys_BGSE
+        self._values[layer][:, :, self.length : end] = values_BGSE
+        return self._keys[layer][:, :, :end], self._values[layer][:, :, :end]
+
+    def advance(self, tokens: int) -> None:
+        """Count the tokens that every layer has appended."""
+        self.length += tokens

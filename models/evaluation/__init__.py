@@ -1,0 +1,1 @@
+"""Measures of tokenizers and videos that need no pretrained weights."""

@@ -1,0 +1,41 @@
+"""The decoder: codes to frames, causal in time (shape legend in layers.py)."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.tokenizer.config import LEVELS, STRIDES, TokenizerConfig
+from models.tokenizer.layers import CausalConv3d, FrameGroupNorm, ResBlock, Upsample
+
+
+class Decoder(nn.Module):
+    """One code vector for 4 frames x 8 x 8 pixels to RGB frames; the encoder's mirror image."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        """Build the levels from the latent resolution up."""
+        super().__init__()
+        channels, kernels = config.level_channels, config.temporal_kernels
+        layers: list[nn.Module] = [CausalConv3d(config.codebook.dim, channels[-1], kernels[-1])]
+        layers += [
+            ResBlock(channels[-1], config.groups, kernels[-1]) for _ in range(config.middle_blocks)
+        ]
+        for level in reversed(range(LEVELS)):
+            layers += [
+                ResBlock(channels[level], config.groups, kernels[level])
+                for _ in range(config.res_blocks[level])
+            ]
+            if level:
+                layers.append(
+                    Upsample(
+                        channels[level], channels[level - 1], STRIDES[level - 1], kernels[level]
+                    )
+                )
+        self.layers = nn.Sequential(*layers)
+        self.norm = FrameGroupNorm(config.groups, channels[0], eps=1e-6)
+        self.to_rgb = CausalConv3d(channels[0], 3, kernels[0])
+
+    def forward(self, z_BCTHW: Tensor) -> Tensor:
+        """Return frames (B, 3, 1+4k, 8H, 8W), not clamped, of codes (B, dim, 1+k, H, W).
+
+        Frame t depends on latent frames 0 .. ceil(t / 4) only.
+        """
+        return self.to_rgb(F.silu(self.norm(self.layers(z_BCTHW))))

@@ -1,0 +1,124 @@
+"""Layers of the tokenizer: causal convolution, per-frame norm, residual block, resampling.
+
+Shape legend: B clip, C channel, T frame or latent frame, H row, W column. Every tensor here is
+BCTHW with channels last in memory (``torch.channels_last_3d``), so a frame-by-frame view
+``(B*T)CHW`` costs no copy and CPU convolutions run about twice as fast.
+
+A causal convolution over frames a b c d with a kernel of 3 frames sees, by output frame:
+
+    stride 1    a a|a     a a|a b   a|a b c   a b c d     (left of | is padding)
+    stride 2    a a|a               a b c                 T = 1 + 2k frames become 1 + k
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+class CausalConv3d(nn.Module):
+    """3-D convolution that sees the present and the past only.
+
+    Time is padded on the left by repeating the first frame: an image then looks like a still
+    video, so one set of weights serves both, and a still clip has the same features at every
+    frame. Zeros would make the first frames a case of their own. Space is padded by zeros.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        time_kernel: int = 3,
+        space_kernel: int = 3,
+        stride: tuple[int, int, int] = (1, 1, 1),
+    ) -> None:
+        """Make a ``time_kernel x space_kernel x space_kernel`` convolution."""
+        super().__init__()
+        self.time_padding = time_kernel - 1
+        half = space_kernel // 2
+        self.conv = nn.Conv3d(
+            in_channels,
+            out_channels,
+            (time_kernel, space_kernel, space_kernel),
+            stride,
+            padding=(0, half, half),
+        )
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        """Convolve; output frame t depends on input frames up to ``t * stride`` only."""
+        if self.time_padding:
+            first = x_BCTHW[:, :, :1].expand(-1, -1, self.time_padding, -1, -1)
+            x_BCTHW = torch.cat([first, x_BCTHW], dim=2)
+        return self.conv(x_BCTHW)
+
+
+class FrameGroupNorm(nn.GroupNorm):
+    """Group normalisation of each frame alone: over time it would leak the future."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise BCTHW over (C/groups, H, W)."""
+        batch = input.shape[0]
+        frames = rearrange(input, "b c t h w -> (b t) c h w")
+        return rearrange(super().forward(frames), "(b t) c h w -> b c t h w", b=batch)
+
+
+class ResBlock(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x))))))."""
+
+    def __init__(self, channels: int, groups: int, time_kernel: int) -> None:
+        """Make a block that keeps the shape."""
+        super().__init__()
+        self.norm1 = FrameGroupNorm(groups, channels, eps=1e-6)
+        self.conv1 = CausalConv3d(channels, channels, time_kernel)
+        self.norm2 = FrameGroupNorm(groups, channels, eps=1e-6)
+        self.conv2 = CausalConv3d(channels, channels, time_kernel)
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        """Return a tensor of the input's shape."""
+        h = self.conv1(F.silu(self.norm1(x_BCTHW)))
+        return x_BCTHW + self.conv2(F.silu(self.norm2(h)))
+
+
+class Downsample(nn.Module):
+    """Strided causal convolution: T = 1 + 2k frames become 1 + k where time is halved."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: tuple[int, int, int], time_kernel: int
+    ) -> None:
+        """Make a convolution with `stride` over (T, H, W), each 1 or 2."""
+        super().__init__()
+        time_kernel = 3 if stride[0] == 2 else time_kernel
+        self.conv = CausalConv3d(in_channels, out_channels, time_kernel, stride=stride)
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        """Return the tensor divided by the stride."""
+        return self.conv(x_BCTHW)
+
+
+class Upsample(nn.Module):
+    """Convolution at the low resolution, then depth to space.
+
+    Doubling time gives two frames for each input frame and then drops the very first, so T
+    becomes 2T - 1 and output frame t depends on input frames up to ceil(t / 2).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: tuple[int, int, int], time_kernel: int
+    ) -> None:
+        """Make the inverse of `Downsample` with the same stride."""
+        super().__init__()
+        self.stride = stride
+        time, height, width = stride
+        self.conv = CausalConv3d(in_channels, out_channels * time * height * width, time_kernel)
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        """Return the tensor multiplied by the stride, less ``stride[0] - 1`` first frames."""
+        time, height, width = self.stride
+        x_BTHWC = rearrange(
+            self.conv(x_BCTHW),
+            "b (i j k c) t h w -> b (t i) (h j) (w k) c",
+            i=time,
+            j=height,
+            k=width,
+        )
+        return rearrange(x_BTHWC[:, time - 1 :], "b t h w c -> b c t h w")

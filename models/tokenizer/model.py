@@ -1,0 +1,137 @@
+"""The video tokenizer: frames to ids and back (Loong, section 3.1, after MAGVIT-v2).
+
+Shape legend: B clip, C channel (3 at the pixel end), T frame or latent frame, H row, W column.
+A clip of 1 + 4k frames of 8h x 8w pixels is (1 + k) x h x w ids; an image is a clip of 1 frame.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from models.tokenizer.config import SPACE_STRIDE, TokenizerConfig, check_frames
+from models.tokenizer.cvq import ClusteringVQ
+from models.tokenizer.decoder import Decoder
+from models.tokenizer.encoder import Encoder
+from models.tokenizer.losses import reconstruction_losses, total_loss
+
+RANGE_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class TokenizerOutput:
+    """What one training forward gives."""
+
+    reconstruction: Tensor
+    """BCTHW like the input; not clamped, so that gradients live outside [-1, 1]."""
+    ids_BTHW: Tensor
+    losses: dict[str, Tensor]
+    """"l1", "l2" and "commitment" (the codebook loss, beta included), unweighted scalars."""
+    loss: Tensor
+    """Their weighted sum."""
+    perplexity: Tensor
+    """Effective number of codes in the batch."""
+
+
+class VideoTokenizer(nn.Module):
+    """Causal 3-D CNN encoder, clustering VQ, and mirror-image decoder."""
+
+    export_name: ClassVar[str] = "video_tokenizer"
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        """Build the tokenizer with random weights."""
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.quantizer = ClusteringVQ(config.codebook)
+        self.decoder = Decoder(config)
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of ids; every id is in [0, codebook_size)."""
+        return self.config.codebook.size
+
+    def forward(self, x_BCTHW: Tensor) -> TokenizerOutput:
+        """Encode, quantize and decode; in train mode the codebook is updated.
+
+        Args:
+            x_BCTHW: RGB in [-1, 1], 1 + 4k frames, height and width multiples of 8.
+
+        Raises:
+            ValueError: the input is not of that shape, type or range.
+        """
+        _check_pixels(x_BCTHW)
+        code = self.quantizer(self.encoder(_channels_last(x_BCTHW)))
+        y_BCTHW = self.decoder(code.quantized_BCTHW)
+        losses = reconstruction_losses(x_BCTHW, y_BCTHW) | {"commitment": code.loss}
+        return TokenizerOutput(
+            reconstruction=y_BCTHW,
+            ids_BTHW=code.ids_BTHW,
+            losses=losses,
+            loss=total_loss(losses, self.config),
+            perplexity=code.perplexity,
+        )
+
+    @torch.no_grad()
+    def encode(self, x_BCTHW: Tensor) -> Tensor:
+        """Return ids (B, 1+k, H/8, W/8), long, of frames (B, 3, 1+4k, H, W) in [-1, 1].
+
+        Latent frame k depends on frames 0 .. 4k only. Never changes the codebook.
+
+        Raises:
+            ValueError: the input is not of that shape, type or range.
+        """
+        _check_pixels(x_BCTHW)
+        return self.quantizer.nearest(self.encoder(_channels_last(x_BCTHW)))
+
+    @torch.no_grad()
+    def decode(self, ids_BTHW: Tensor) -> Tensor:
+        """Return frames (B, 3, 1+4k, 8H, 8W) in [-1, 1] of ids (B, 1+k, H, W).
+
+        Frame t depends on latent frames 0 .. ceil(t / 4) only.
+
+        Raises:
+            ValueError: the ids are not integers in [0, codebook_size), or not 4-dimensional.
+        """
+        return self.decoder(_channels_last(self.lookup(ids_BTHW))).clamp(-1, 1)
+
+    def lookup(self, ids_BTHW: Tensor) -> Tensor:
+        """Return the codes (B, dim, T, H, W) of ids; raises ValueError like `decode`."""
+        if ids_BTHW.ndim != 4 or ids_BTHW.is_floating_point() or ids_BTHW.is_complex():
+            raise ValueError(
+                f"ids of shape {tuple(ids_BTHW.shape)} and type {ids_BTHW.dtype}: "
+                "expected integers (B, T, H, W)"
+            )
+        low, high = (int(bound) for bound in ids_BTHW.aminmax())
+        if low < 0 or high >= self.codebook_size:
+            raise ValueError(f"ids from {low} to {high}: allowed are 0 to {self.codebook_size - 1}")
+        return self.quantizer.lookup(ids_BTHW.long())
+
+
+def parameter_count(config: TokenizerConfig) -> int:
+    """Return the number of trained parameters, without allocating them."""
+    with torch.device("meta"):
+        model = VideoTokenizer(config)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _channels_last(x_BCTHW: Tensor) -> Tensor:
+    return x_BCTHW.contiguous(memory_format=torch.channels_last_3d)
+
+
+def _check_pixels(x_BCTHW: Tensor) -> None:
+    shape = tuple(x_BCTHW.shape)
+    if x_BCTHW.ndim != 5 or shape[1] != 3 or shape[0] < 1:
+        raise ValueError(f"frames of shape {shape}: expected (B, 3, T, H, W)")
+    check_frames(shape[2])
+    if min(shape[3:]) < SPACE_STRIDE or shape[3] % SPACE_STRIDE or shape[4] % SPACE_STRIDE:
+        raise ValueError(f"frames of {shape[3]} x {shape[4]} px: expected multiples of 8")
+    if not x_BCTHW.is_floating_point():
+        raise ValueError(f"frames of type {x_BCTHW.dtype}: expected floats in [-1, 1]")
+    low, high = (float(bound) for bound in x_BCTHW.detach().aminmax())
+    limit = 1 + RANGE_TOLERANCE
+    if not (-limit <= low and high <= limit):  # also refuses NaN
+        raise ValueError(
+            f"frames range from {low:g} to {high:g}: expected [-1, 1] (for uint8: x / 127.5 - 1)"
+        )

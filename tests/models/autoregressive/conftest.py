@@ -1,0 +1,24 @@
+"""A tiny decoder for all tests of this folder."""
+
+import pytest
+import torch
+
+from models.autoregressive import ARConfig, LongtakeLlama, Vocabulary
+
+TINY = ARConfig(
+    vocabulary=Vocabulary(text=50, video=24),
+    hidden=32,
+    intermediate=48,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    init_std=0.2,  # far from uniform, so that a wrong state shows
+    max_text_tokens=8,
+    max_positions=128,
+)
+
+
+@pytest.fixture(scope="session")
+def model() -> LongtakeLlama:
+    torch.manual_seed(0)
+    return LongtakeLlama(TINY).eval()
