@@ -1,0 +1,61 @@
+"""Trained models as jobs read them: from a finished artifact, and pixels as models see them."""
+
+from typing import Any, TypeVar
+
+import einops
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from infra import artifact, storage
+from infra.config import build
+from models import weights
+from models.autoregressive.config import ARConfig
+from models.autoregressive.model import LongtakeLlama
+from models.tokenizer.config import TokenizerConfig
+from models.tokenizer.model import VideoTokenizer
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def load_tokenizer(uri: str, device: torch.device) -> VideoTokenizer:
+    """Return the tokenizer of a finished artifact, ready to encode and decode."""
+    artifact.read(uri, ("tokenizer",))
+    model = VideoTokenizer(tokenizer_config(uri))
+    return _filled(model, uri, device)
+
+
+def load_autoregressive(uri: str, device: torch.device) -> LongtakeLlama:
+    """Return the autoregressive model of a finished artifact, ready to generate."""
+    artifact.read(uri, ("autoregressive",))
+    model = LongtakeLlama(build(ARConfig, _config(uri)))
+    return _filled(model, uri, device)
+
+
+def tokenizer_config(uri: str) -> TokenizerConfig:
+    """Return the settings of the tokenizer at `uri`."""
+    return build(TokenizerConfig, _config(uri))
+
+
+def to_pixels(frames_BTHWC: np.ndarray, device: torch.device) -> Tensor:
+    """Return (B, 3, T, H, W) in [-1, 1] of uint8 frames."""
+    x_BTHWC = torch.from_numpy(np.ascontiguousarray(frames_BTHWC)).to(device)
+    return einops.rearrange(x_BTHWC, "b t h w c -> b c t h w").float() / 127.5 - 1
+
+
+def to_frames(x_CTHW: Tensor) -> np.ndarray:
+    """Return (T, H, W, 3) uint8 of frames (3, T, H, W) in [-1, 1]."""
+    x_THWC = einops.rearrange(x_CTHW, "c t h w -> t h w c")
+    return ((x_THWC.float().clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
+
+
+def _config(uri: str) -> dict[str, Any]:
+    with storage.local_copy(storage.join(uri, weights.CONFIG_FILE)) as file:
+        _, tree = weights.load_config(file.parent)
+    return tree
+
+
+def _filled(model: M, uri: str, device: torch.device) -> M:
+    with storage.local_copy(storage.join(uri, weights.WEIGHTS_FILE)) as file:
+        weights.load_into(model, file)
+    return model.to(device).eval()

@@ -1,0 +1,179 @@
+"""Train the autoregressive model in stages on token shards (Loong, sections 3.1, 3.2 and 4.1).
+
+input: a finished artifact of kind `tokens`. output: the trained model (`model.safetensors`,
+`config.json`), `metrics.jsonl`, TensorBoard events and checkpoints.
+"""
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from data_prep.loader import Sample
+from infra import artifact
+from infra.artifact import Output
+from infra.config import JobConfig
+from infra.errors import UserError
+from infra.job import Job, main
+from models import weights
+from models.autoregressive.config import ARConfig
+from models.autoregressive.loss import (
+    early_frame_weighted_loss,
+    frame_range_losses,
+    next_token_loss,
+    token_nll,
+)
+from models.autoregressive.model import LongtakeLlama
+from models.autoregressive.sequence import SPECIALS_PER_SEQUENCE, TokenBatch, build_batch
+from models.evaluation.tokens import unigram_entropy_nats
+from ray_jobs import parts
+from ray_jobs.training.config import RunConfig, StageConfig, check_stages
+from ray_jobs.training.launch import launch
+
+
+class ARStageConfig(StageConfig):
+    """One stage of Loong's short-to-long training."""
+
+    early_frame_weight: Annotated[float, Field(ge=0)] = 0.0
+    """λ of Eq. 2; the paper sets 1 in its last stage. 0 is Eq. 1."""
+
+
+class TrainAutoregressiveConfig(JobConfig):
+    """Settings of `train_autoregressive`."""
+
+    model: ARConfig = ARConfig()
+    early_frames: Annotated[int, Field(ge=1)] = 17
+    """Frames whose tokens are the first K of Eq. 2."""
+    stages: Annotated[tuple[ARStageConfig, ...], Field(min_length=1)]
+    """In the paper images, then images and 17 frames, then 65 frames."""
+    run: RunConfig = RunConfig()
+
+
+class NextToken(nn.Module):
+    """The model as DeepSpeed calls it: sequences in, -log p of every video token out."""
+
+    def __init__(self, llama: LongtakeLlama) -> None:
+        """Wrap a model."""
+        super().__init__()
+        self.llama = llama
+
+    def forward(self, batch: TokenBatch) -> Tensor:
+        """Return -log p(v_i | v_<i, t), (B, T, H, W), in nats."""
+        return token_nll(self.llama, batch)
+
+
+class AutoregressiveTask:
+    """What the engine needs to know of the autoregressive model."""
+
+    unit = "tokens"
+
+    def __init__(self, config: ARConfig, early_frames: int) -> None:
+        """Remember the settings; the model is built in the worker."""
+        self._config, self._early_frames = config, early_frames
+
+    def build(self) -> NextToken:
+        """Return a fresh model."""
+        return NextToken(LongtakeLlama(self._config))
+
+    def loss(
+        self, model: nn.Module, samples: list[Sample], stage: StageConfig
+    ) -> tuple[Tensor, dict[str, Tensor], int]:
+        """Return Eq. 2 (Eq. 1 when λ is 0), the losses by frame range, and the number of tokens."""
+        batch = self._batch(samples, next(model.parameters()).device)
+        nll_BTHW = model(batch)
+        loss = early_frame_weighted_loss(
+            nll_BTHW,
+            early_frame_weight=cast(ARStageConfig, stage).early_frame_weight,
+            early_frames=self._early_frames,
+        )
+        metrics = {"loss_nats": next_token_loss(nll_BTHW).detach(), **frame_range_losses(nll_BTHW)}
+        return loss, metrics, nll_BTHW.numel()
+
+    def validate(
+        self, model: nn.Module, samples: list[Sample]
+    ) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """Return held-out losses, beside the entropy of the best model that ignores context."""
+        device = next(model.parameters()).device
+        nll = [model(self._batch([sample], device)).cpu() for sample in samples]
+        ids = np.concatenate([sample["ids"].ravel() for sample in samples])
+        counts = np.bincount(ids, minlength=self._config.vocabulary.video)
+        nll_BTHW = torch.cat(nll)
+        ranges = {name: float(value) for name, value in frame_range_losses(nll_BTHW).items()}
+        loss = float(next_token_loss(nll_BTHW))
+        return {
+            "loss": loss,
+            "loss_nats": loss,
+            **ranges,
+            "unigram_entropy_nats": float(unigram_entropy_nats(counts)),
+            "clips": len(samples),
+            "tokens": int(ids.size),
+        }, {}
+
+    def export(self, model: nn.Module, folder: str) -> None:
+        """Write the weights under the names of transformers' LlamaForCausalLM."""
+        weights.save(cast(NextToken, model).llama, self._config, Path(folder), "autoregressive")
+
+    def _batch(self, samples: list[Sample], device: torch.device) -> TokenBatch:
+        codes_BTHW = torch.from_numpy(np.stack([sample["ids"] for sample in samples])).long()
+        text = [sample["text_ids"] for sample in samples]
+        return build_batch(self._config, text, codes_BTHW).to(device)
+
+
+def plan(config: TrainAutoregressiveConfig) -> list[str]:
+    """Return what a run would do; see :class:`infra.job.Job`."""
+    check_stages(config.stages, config.resources.workers)
+    if len(config.input) != 1:
+        raise UserError(f"input: {len(config.input)} URIs; allowed is one artifact of kind tokens")
+    info = artifact.read(config.input[0], ("tokens",))
+    codes = info.counts.get("codebook_size", 0)
+    if codes != config.model.vocabulary.video:
+        raise UserError(
+            f"model.vocabulary.video: {config.model.vocabulary.video}; the tokens of "
+            f"{config.input[0]} have {codes} codes, so {codes} is allowed"
+        )
+    _check_length(config)
+    lines = [f"train on {info.counts.get('tokens', 0)} tokens of {config.input[0]}"]
+    for stage in config.stages:
+        lengths = ", ".join(f"{mix.frames} frames x{mix.weight:g}" for mix in stage.data)
+        lines.append(
+            f"stage {stage.name}: {stage.steps} steps of {stage.batch_size} clips, {lengths}, "
+            f"λ {stage.early_frame_weight:g}"
+        )
+    return lines
+
+
+def _check_length(config: TrainAutoregressiveConfig) -> None:
+    table = next(parts.scan(config.input[0], "tokens", ["windows"]))
+    shapes = {w["frames"]: w["shape"] for row in table["windows"].to_pylist() for w in row}
+    for stage in config.stages:
+        for mix in stage.data:
+            video = math.prod(shapes.get(mix.frames, (0,)))
+            longest = video + config.model.max_text_tokens + SPECIALS_PER_SEQUENCE
+            if longest > config.model.max_positions:
+                raise UserError(
+                    f"model.max_positions: {config.model.max_positions}; stage {stage.name} has "
+                    f"sequences of up to {longest} tokens ({mix.frames} frames)"
+                )
+
+
+def run(config: TrainAutoregressiveConfig, output: Output) -> dict[str, Any]:
+    """Train and return the summary."""
+    task = AutoregressiveTask(config.model, config.early_frames)
+    summary = launch(task, config, config.stages, config.run, output)
+    first = next(parts.scan(config.input[0], "tokens", ["fps", "tokenizer_fingerprint"]))
+    return {
+        **summary,
+        "fps": first["fps"][0].as_py(),
+        "trained_frames": max(mix.frames for stage in config.stages for mix in stage.data),
+        "tokenizer_fingerprint": first["tokenizer_fingerprint"][0].as_py(),
+    }
+
+
+JOB = Job("train_autoregressive", "autoregressive", TrainAutoregressiveConfig, plan, run)
+
+if __name__ == "__main__":
+    main(JOB)

@@ -1,0 +1,140 @@
+"""Train the video tokenizer in stages on pixel shards (Loong, section 3.1 and 4.1).
+
+input: a finished artifact of kind `pixels`. output: the trained tokenizer (`model.safetensors`,
+`config.json`), `metrics.jsonl`, TensorBoard events, pictures and checkpoints.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from data_prep.loader import Sample
+from infra import artifact
+from infra.artifact import Output
+from infra.config import JobConfig
+from infra.errors import UserError
+from infra.job import Job, main
+from models import weights
+from models.evaluation.reconstruction import constant_colour_psnr_db, psnr_db
+from models.evaluation.tokens import usage
+from models.tokenizer.config import TokenizerConfig
+from models.tokenizer.model import VideoTokenizer
+from ray_jobs.exported import to_frames, to_pixels
+from ray_jobs.training.config import RunConfig, StageConfig, check_stages
+from ray_jobs.training.launch import launch
+from ray_jobs.training.pictures import png
+
+PICTURED_CLIPS = 4
+PICTURED_FRAMES = 3
+
+
+class TrainTokenizerConfig(JobConfig):
+    """Settings of `train_tokenizer`."""
+
+    model: TokenizerConfig = TokenizerConfig()
+    stages: Annotated[tuple[StageConfig, ...], Field(min_length=1)]
+    """In the paper 1, then 17, then 65 frames."""
+    run: RunConfig = RunConfig()
+
+
+class TokenizerTask:
+    """What the engine needs to know of the tokenizer."""
+
+    unit = "frames"
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        """Remember the settings; the model is built in the worker."""
+        self._config = config
+
+    def build(self) -> VideoTokenizer:
+        """Return a fresh tokenizer."""
+        return VideoTokenizer(self._config)
+
+    def loss(
+        self, model: torch.nn.Module, samples: list[Sample], stage: StageConfig
+    ) -> tuple[Tensor, dict[str, Tensor], int]:
+        """Return the weighted loss, its parts, and the number of frames."""
+        x_BCTHW = _pixels(samples, next(model.parameters()).device)
+        out = model(x_BCTHW)
+        parts = {name: value.detach() for name, value in out.losses.items()}
+        parts["codebook_perplexity"] = out.perplexity.detach()
+        return out.loss, parts, x_BCTHW.shape[0] * x_BCTHW.shape[2]
+
+    def validate(
+        self, model: torch.nn.Module, samples: list[Sample]
+    ) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """Measure reconstruction and codebook use on held-out clips; picture a few."""
+        tokenizer = cast(VideoTokenizer, model)
+        device = next(model.parameters()).device
+        errors, baselines, ids, rows = [], [], [], []
+        for number, sample in enumerate(samples):
+            x_BCTHW = _pixels([sample], device)
+            codes = tokenizer.encode(x_BCTHW)
+            y_BCTHW = tokenizer.decode(codes)
+            errors.append(float(psnr_db(x_BCTHW, y_BCTHW)))
+            baselines.append(float(constant_colour_psnr_db(x_BCTHW)))
+            ids.append(codes.flatten().cpu())
+            if number < PICTURED_CLIPS:
+                rows += [_frames(x_BCTHW), _frames(y_BCTHW)]
+        use = usage(torch.cat(ids), tokenizer.codebook_size)
+        figures = {
+            "clips": len(samples),
+            "frames": int(samples[0]["pixels"].shape[0]),
+            "psnr_db": float(np.mean(errors)),
+            "psnr_constant_colour_db": float(np.mean(baselines)),
+            "codebook_size": tokenizer.codebook_size,
+            "codebook_used": use.used,
+            "codebook_perplexity": use.perplexity,
+        }
+        originals = [frame for row in rows[0::2] for frame in row]
+        copies = [frame for row in rows[1::2] for frame in row]
+        return figures, {"validation.png": png([originals, copies])}
+
+    def export(self, model: torch.nn.Module, folder: str) -> None:
+        """Write the tokenizer's weights and settings."""
+        weights.save(model, self._config, Path(folder))
+
+
+def _pixels(samples: list[Sample], device: torch.device) -> Tensor:
+    return to_pixels(np.stack([sample["pixels"] for sample in samples]), device)
+
+
+def _frames(x_BCTHW: Tensor) -> list[np.ndarray]:
+    frames = to_frames(x_BCTHW[0])
+    places = np.linspace(0, len(frames) - 1, min(PICTURED_FRAMES, len(frames))).round().astype(int)
+    return [frames[place] for place in places]
+
+
+def plan(config: TrainTokenizerConfig) -> list[str]:
+    """Return what a run would do; see :class:`infra.job.Job`."""
+    check_stages(config.stages, config.resources.workers)
+    if len(config.input) != 1:
+        raise UserError(f"input: {len(config.input)} URIs; allowed is one artifact of kind pixels")
+    info = artifact.read(config.input[0], ("pixels",))
+    lines = [f"train a tokenizer on {info.counts.get('clips', 0)} clips of {config.input[0]}"]
+    for stage in config.stages:
+        lengths = ", ".join(str(mix.frames) for mix in stage.data)
+        lines.append(
+            f"stage {stage.name}: {stage.steps} steps of {stage.batch_size} clips, {lengths} frames"
+        )
+    return lines
+
+
+def run(config: TrainTokenizerConfig, output: Output) -> dict[str, Any]:
+    """Train and return the summary."""
+    if config.run.deepspeed.zero_stage:
+        raise UserError(
+            f"run.deepspeed.zero_stage: {config.run.deepspeed.zero_stage} is not allowed for the "
+            "tokenizer; 0 is (its codebook is moved between steps, which sharded weights undo)"
+        )
+    return launch(TokenizerTask(config.model), config, config.stages, config.run, output)
+
+
+JOB = Job("train_tokenizer", "tokenizer", TrainTokenizerConfig, plan, run)
+
+if __name__ == "__main__":
+    main(JOB)

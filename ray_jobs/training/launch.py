@@ -1,0 +1,91 @@
+"""Start a staged run on Ray Train and wait for it."""
+
+import math
+from typing import Any
+
+import ray
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from data_prep.loader import Loader
+from data_prep.sampling import TRAIN
+from infra import storage
+from infra.artifact import Output
+from infra.config import JobConfig, Resources
+from infra.errors import UserError
+from ray_jobs.training import config as settings
+from ray_jobs.training.loop import Work, held_out, train
+from ray_jobs.training.task import Task
+
+
+def launch(
+    task: Task,
+    job: JobConfig,
+    stages: tuple[settings.StageConfig, ...],
+    run: settings.RunConfig,
+    output: Output,
+) -> dict[str, Any]:
+    """Train `task` through `stages` and return the run's summary.
+
+    Ray Train keeps the checkpoints below ``checkpoints/`` of the output, and goes on from the
+    latest whole one, after lost workers as after a lost driver.
+
+    Raises:
+        UserError: the cluster cannot give what ``resources`` asks for, or a stage draws clips of
+            a length that the shards do not have.
+    """
+    resources = job.resources
+    _check_free(resources)
+    _check_data(job.input[0], stages)
+    work = Work(
+        task=task,
+        stages=stages,
+        run=run,
+        data=job.input[0],
+        output=output.uri,
+        seed=job.seed,
+        threads=run.threads_per_worker or max(1, math.floor(resources.cpus_per_worker)),
+    )
+    filesystem, path = storage.arrow_filesystem(output.uri)
+    trainer = TorchTrainer(
+        train,
+        train_loop_config={"work": work},
+        scaling_config=ScalingConfig(
+            num_workers=resources.workers,
+            use_gpu=resources.gpus_per_worker > 0,
+            resources_per_worker={
+                "CPU": resources.cpus_per_worker,
+                **({"GPU": resources.gpus_per_worker} if resources.gpus_per_worker else {}),
+            },
+        ),
+        run_config=RunConfig(
+            name="checkpoints",
+            storage_path=path,
+            storage_filesystem=filesystem,
+            checkpoint_config=CheckpointConfig(num_to_keep=run.keep_checkpoints),
+            failure_config=FailureConfig(max_failures=run.max_failures),
+        ),
+    )
+    trainer.fit()
+    summary = output.path("training.json")
+    figures = storage.read_json(summary)
+    storage.remove(summary)
+    return figures
+
+
+def _check_data(uri: str, stages: tuple[settings.StageConfig, ...]) -> None:
+    """Refuse here what would otherwise fail in every worker, again and again."""
+    for stage in stages:
+        Loader(uri, TRAIN, stage.data, 1, 1, seed=0)
+        held_out(uri, stage, count=1)
+
+
+def _check_free(resources: Resources) -> None:
+    there = ray.cluster_resources()
+    for name, each in (("CPU", resources.cpus_per_worker), ("GPU", resources.gpus_per_worker)):
+        wanted = each * resources.workers
+        if wanted > there.get(name, 0):
+            raise UserError(
+                f"resources: {resources.workers} workers of {each:g} {name} need {wanted:g}; "
+                f"the cluster has {there.get(name, 0):g}"
+            )

@@ -1,0 +1,37 @@
+"""What differs between the models that the engine trains."""
+
+from typing import Any, Protocol
+
+import torch
+
+from data_prep.loader import Sample
+from ray_jobs.training.config import StageConfig
+
+Metrics = dict[str, float]
+
+
+class Task(Protocol):
+    """A model, its loss and its judge. It is sent to the workers, so it holds only settings."""
+
+    unit: str
+    """What throughput counts: ``"frames"`` or ``"tokens"``."""
+
+    def build(self) -> torch.nn.Module:
+        """Return a fresh model; weights from torch's global generator, which is seeded."""
+        ...
+
+    def loss(
+        self, model: torch.nn.Module, samples: list[Sample], stage: StageConfig
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:
+        """Return the scalar loss, metrics to log (detached scalars) and how many units it read."""
+        ...
+
+    def validate(
+        self, model: torch.nn.Module, samples: list[Sample]
+    ) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """Judge on held-out samples: figures to log, and pictures (file name to PNG)."""
+        ...
+
+    def export(self, model: torch.nn.Module, folder: str) -> None:
+        """Write ``model.safetensors`` and ``config.json`` into a local folder."""
+        ...

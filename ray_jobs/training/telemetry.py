@@ -1,0 +1,121 @@
+"""What a run says of itself: ``metrics.jsonl`` and TensorBoard events, written at checkpoints."""
+
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.utils.tensorboard import SummaryWriter
+
+from infra import storage
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Means over the steps since the last line, and over all workers."""
+
+    loss: float
+    metrics: dict[str, float]
+    units: float
+    """Frames or tokens read by all workers."""
+    seconds: float
+    waited: float
+    """Seconds that the model waited for data."""
+
+
+class Window:
+    """Gather the steps between two lines of the log."""
+
+    def __init__(self) -> None:
+        self.last_loss: float | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._losses: list[float] = []
+        self._metrics: dict[str, list[float]] = {}
+        self._units, self._seconds, self._waited = 0, 0.0, 0.0
+        self._clock = time.perf_counter()
+
+    def restart_clock(self) -> None:
+        """Leave out what happened since the last step (validation, a checkpoint)."""
+        self._clock = time.perf_counter()
+
+    def waited(self) -> None:
+        """Say that a batch has come."""
+        self._waited += time.perf_counter() - self._clock
+
+    def stepped(self, loss: float, metrics: dict[str, float], units: int) -> None:
+        """Say that a step is done."""
+        self.last_loss = loss
+        self._losses.append(loss)
+        for key, value in metrics.items():
+            self._metrics.setdefault(key, []).append(value)
+        self._units += units
+        self._seconds += time.perf_counter() - self._clock
+
+    def close(self, workers: int) -> Figures:
+        """Return the window's figures (every worker calls this) and begin the next."""
+        names = sorted(self._metrics)
+        means = [_mean(self._losses), *(_mean(self._metrics[name]) for name in names)]
+        loss, *rest = _mean_over_workers(means)
+        figures = Figures(
+            loss=loss,
+            metrics=dict(zip(names, rest, strict=True)),
+            units=self._units * workers,
+            seconds=max(self._seconds, 1e-9),
+            waited=self._waited,
+        )
+        self._reset()
+        return figures
+
+
+class Telemetry:
+    """The log of one run, held by its first worker.
+
+    Args:
+        output: URI of the artifact.
+        records: the lines up to the checkpoint that the run goes on from.
+    """
+
+    def __init__(self, output: str, records: list[dict[str, Any]]) -> None:
+        self._output, self._records = output, list(records)
+        self._folder = tempfile.TemporaryDirectory(prefix="longtake-tensorboard-")
+        self._board = SummaryWriter(self._folder.name)
+        for record in records:
+            self._to_board(record)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Add one line."""
+        self._records.append(record)
+        self._to_board(record)
+
+    def flush(self) -> list[dict[str, Any]]:
+        """Write the log to the artifact, whole, and return its lines."""
+        lines = "".join(json.dumps(record) + "\n" for record in self._records)
+        storage.write_text(storage.join(self._output, "metrics.jsonl"), lines)
+        self._board.flush()
+        events = storage.join(self._output, "tensorboard")
+        storage.remove(events)
+        storage.upload_dir(self._folder.name, events)
+        return self._records
+
+    def _to_board(self, record: dict[str, Any]) -> None:
+        for key, value in record.items():
+            if isinstance(value, float):
+                self._board.add_scalar(f"{record['split']}/{key}", value, record["step"])
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _mean_over_workers(values: list[float]) -> list[float]:
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return values
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    tensor = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(tensor)
+    return (tensor / dist.get_world_size()).tolist()
