@@ -1,0 +1,215 @@
+"""Generate videos from prompts, longer than the clips that were trained on (Loong, section 3.3).
+
+input: a finished `tokenizer` and a finished `autoregressive` artifact, in any order. output:
+`videos/*.mp4`, and `videos.parquet` with what made each of them.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray.data
+import torch
+from pydantic import Field
+
+from data_prep.encode import Mp4Writer
+from data_prep.text import TextTokenizer
+from infra import artifact, storage
+from infra.artifact import Output
+from infra.config import JobConfig
+from infra.errors import UserError
+from infra.job import Job, main
+from infra.progress import Progress
+from infra.seeding import derive
+from models.autoregressive.extension import Extension, extend
+from models.autoregressive.sampling import Sampling
+from ray_jobs.exported import load_autoregressive, load_tokenizer
+
+Row = dict[str, Any]
+
+VIDEOS = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("prompt", pa.string()),
+        ("file", pa.string()),
+        ("seed", pa.int64()),
+        ("frames", pa.int32()),
+        ("fps", pa.float64()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("joins", pa.list_(pa.int32())),
+        ("trained_frames", pa.int32()),
+        ("top_k", pa.int32()),
+        ("temperature", pa.float64()),
+        ("reencode_frames", pa.int32()),
+        ("tokenizer_fingerprint", pa.string()),
+        ("autoregressive_fingerprint", pa.string()),
+        ("seconds", pa.float64()),
+    ],
+    metadata={"longtake.schema": "videos", "longtake.version": "1"},
+)
+
+
+class GenerateConfig(JobConfig):
+    """Settings of `generate`."""
+
+    prompts: Annotated[tuple[str, ...], Field(min_length=1)]
+    videos_per_prompt: Annotated[int, Field(ge=1)] = 1
+    extension: Extension
+    """How long the video is, and how one window leads to the next."""
+    sampling: Sampling = Sampling()
+    text_model: str | None = None
+    """Path of a SentencePiece model; None: the 32,000-piece model of `mistral-common`."""
+
+
+class Generator:
+    """Holds both models and makes one video at a time; an actor of Ray Data."""
+
+    def __init__(self, config: GenerateConfig, tokenizer: str, autoregressive: str, output: str):
+        """Load the models."""
+        torch.set_num_threads(max(1, int(config.resources.cpus_per_worker)))
+        self._config, self._output = config, output
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._tokenizer = load_tokenizer(tokenizer, device)
+        self._model = load_autoregressive(autoregressive, device)
+        self._text = TextTokenizer(config.text_model)
+        trained = storage.read_json(storage.join(autoregressive, "summary.json"))
+        self._fps = float(trained["fps"])
+        self._trained_frames = int(trained["trained_frames"])
+        self._prints = {
+            "tokenizer_fingerprint": artifact.read(tokenizer).fingerprint,
+            "autoregressive_fingerprint": artifact.read(autoregressive).fingerprint,
+        }
+
+    def __call__(self, row: Row) -> Row:
+        """Generate, write the video, and then the record that says it is whole."""
+        begun_at = time.monotonic()
+        config, model = self._config, self._model
+        shape = self._tokenizer.config
+        latent = (shape.height_px // 8, shape.width_px // 8)
+        total = config.extension.video_tokens(latent[0] * latent[1])
+        text = self._text.encode(row["prompt"], model.config.max_text_tokens)
+        file = f"videos/{row['video_id']}.mp4"
+        with tempfile.TemporaryDirectory(prefix="longtake-") as folder:
+            local = Path(folder) / "video.mp4"
+            with (
+                Progress(total, f"generate {row['video_id']}", "tokens") as bar,
+                Mp4Writer(local, self._fps, shape.width_px, shape.height_px) as movie,
+            ):
+                for chunk in extend(
+                    model,
+                    self._tokenizer,
+                    [text],
+                    extension=config.extension,
+                    height=latent[0],
+                    width=latent[1],
+                    sampling=config.sampling,
+                    seeds=[row["seed"]],
+                    on_token=lambda _: bar.advance(),
+                ):
+                    for frame in chunk.frames_BFHWC[0].numpy():
+                        movie.write(frame)
+            storage.write_bytes(storage.join(self._output, file), local.read_bytes())
+        record = {
+            **row,
+            **self._prints,
+            "file": file,
+            "frames": config.extension.total_frames,
+            "fps": self._fps,
+            "height": shape.height_px,
+            "width": shape.width_px,
+            "joins": list(config.extension.joins),
+            "trained_frames": self._trained_frames,
+            "top_k": config.sampling.top_k,
+            "temperature": config.sampling.temperature,
+            "reencode_frames": config.extension.reencode_frames,
+            "seconds": round(time.monotonic() - begun_at, 2),
+        }
+        storage.write_json(_record(self._output, row["video_id"]), record)
+        return {"video_id": row["video_id"]}
+
+
+def plan(config: GenerateConfig) -> list[str]:
+    """Return what a run would do; see :class:`infra.job.Job`."""
+    _sources(config)
+    extension = config.extension
+    lines = [f"{len(_videos(config))} videos of {extension.total_frames} frames"]
+    lines.append(
+        f"{len(extension.joins)} joins: windows of {extension.window_frames} frames, the last "
+        f"{extension.reencode_frames} re-encoded"
+    )
+    return [*lines, *(f"prompt: {prompt}" for prompt in config.prompts)]
+
+
+def run(config: GenerateConfig, output: Output) -> dict[str, Any]:
+    """Generate the videos that are missing and return the summary."""
+    tokenizer, autoregressive = _sources(config)
+    videos = _videos(config)
+    missing = [v for v in videos if not storage.exists(_record(output.uri, v["video_id"]))]
+    with Progress(len(videos), "generate", "videos", len(videos) - len(missing)) as bar:
+        if missing:
+            resources = config.resources
+            made = ray.data.from_items(missing, override_num_blocks=len(missing)).map(
+                Generator,  # pyright: ignore[reportArgumentType]: a class, built once an actor
+                fn_constructor_args=(config, tokenizer, autoregressive, output.uri),
+                compute=ray.data.ActorPoolStrategy(
+                    min_size=1, max_size=min(resources.workers, len(missing))
+                ),
+                num_cpus=resources.cpus_per_worker,
+                num_gpus=resources.gpus_per_worker or None,
+            )
+            for _ in made.iter_rows():
+                bar.advance()
+    rows = [storage.read_json(_record(output.uri, video["video_id"])) for video in videos]
+    with storage.open_output(output.path("videos.parquet")) as file:
+        pq.write_table(pa.Table.from_pylist(rows, VIDEOS), file)
+    frames = sum(row["frames"] for row in rows)
+    seconds = sum(row["seconds"] for row in rows)
+    return {
+        "videos": len(rows),
+        "frames": frames,
+        "joins_per_video": len(config.extension.joins),
+        "frames_per_second": round(frames / max(seconds, 1e-9), 3),
+    }
+
+
+def _videos(config: GenerateConfig) -> list[Row]:
+    pairs = [(p, n) for p in range(len(config.prompts)) for n in range(config.videos_per_prompt)]
+    return [
+        {
+            "video_id": f"{number:05d}",
+            "prompt": config.prompts[prompt],
+            "seed": derive(config.seed, "video", prompt, copy),
+        }
+        for number, (prompt, copy) in enumerate(pairs)
+    ]
+
+
+def _sources(config: GenerateConfig) -> tuple[str, str]:
+    kinds = {artifact.read(uri, ("tokenizer", "autoregressive")).kind: uri for uri in config.input}
+    if len(config.input) != 2 or len(kinds) != 2:
+        raise UserError(
+            f"input: {', '.join(config.input)}; allowed are one artifact of kind tokenizer and "
+            "one of kind autoregressive"
+        )
+    made_for = storage.read_json(storage.join(kinds["autoregressive"], "summary.json"))
+    fingerprint = artifact.read(kinds["tokenizer"]).fingerprint
+    if made_for["tokenizer_fingerprint"] != fingerprint:
+        raise UserError(
+            f"input {kinds['autoregressive']}: trained on codes of tokenizer "
+            f"{made_for['tokenizer_fingerprint']}, not of {kinds['tokenizer']} ({fingerprint})"
+        )
+    return kinds["tokenizer"], kinds["autoregressive"]
+
+
+def _record(output: str, video_id: str) -> str:
+    return storage.join(output, "videos", f"{video_id}.json")
+
+
+JOB = Job("generate", "videos", GenerateConfig, plan, run)
+
+if __name__ == "__main__":
+    main(JOB)

@@ -1,0 +1,184 @@
+"""Builds the report: sections into one self-contained HTML page.
+
+The page holds no address outside itself: styles are in it, pictures and videos are data URIs, and
+the only script moves the playhead under a video.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from ray_jobs.report import generated, sections
+from ray_jobs.report.headline import Figure
+from ray_jobs.report.inputs import Artifact
+
+TEMPLATE = "template.html.j2"
+PACKAGES = ("ray", "torch", "deepspeed", "pyarrow", "decord", "av", "scenedetect-headless")
+DASH = "–"
+
+
+def build(
+    artifacts: Mapping[str, Artifact],
+    videos: Sequence[Mapping[str, Any]],
+    strips: Mapping[str, Sequence[bytes]],
+    figures: Sequence[Figure],
+    *,
+    title: str,
+    credits: Sequence[str],
+    not_measured: Sequence[str],
+    thumbnails_per_group: int,
+    max_video_mib: float,
+    max_page_mib: float,
+) -> str:
+    """The report as HTML.
+
+    Args:
+        artifacts: The artifacts by kind, in the pipeline's order; a section appears only when
+            its artifact is among them.
+        videos: Measurements of the generated videos (the records of metrics.json).
+        strips: video_id -> JPEG frames for the film strip.
+        figures: The headline figures.
+        title: Heading of the page.
+        credits: Lines of credit for the films used.
+        not_measured: Metrics of the field that this report does not give.
+        thumbnails_per_group: Most clips shown of the kept and of each reason of rejection.
+        max_video_mib: Largest video put into the page.
+        max_page_mib: Most bytes of video put into the page altogether.
+    """
+    parts: dict[str, Any] = {}
+    if "videos" in artifacts:
+        parts["generated"] = generated.section(
+            artifacts["videos"],
+            videos,
+            strips,
+            max_video_mib=max_video_mib,
+            max_page_mib=max_page_mib,
+        )
+    if "clips" in artifacts:
+        parts["data"] = sections.data(artifacts["clips"], per_group=thumbnails_per_group)
+    if "tokenizer" in artifacts:
+        parts["tokenizer"] = sections.tokenizer(artifacts["tokenizer"])
+    if "autoregressive" in artifacts:
+        parts["autoregressive"] = sections.autoregressive(artifacts["autoregressive"])
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "clock": clock, "mib": mib, "words": words}
+    return environment.get_template(TEMPLATE).render(
+        title=title,
+        outcome=outcome(artifacts, videos, figures),
+        figures=[asdict(figure) for figure in figures],
+        parts=parts,
+        timings=sections.timings(artifacts),
+        provenance=sections.provenance(artifacts),
+        machine=machine(),
+        credits=credits,
+        not_measured=not_measured,
+    )
+
+
+def outcome(
+    artifacts: Mapping[str, Artifact],
+    videos: Sequence[Mapping[str, Any]],
+    figures: Sequence[Figure],
+) -> str:
+    """What came of the run, in one sentence made of what is known."""
+    said = []
+    if "clips" in artifacts:
+        summary = artifacts["clips"].summary
+        said.append(
+            f"{_count(summary['inputs'], 'input video')} gave "
+            f"{_count(summary['clips'], 'clip')} to train on"
+        )
+    if videos:
+        longest = max(videos, key=lambda video: video["frames"] / video["fps"])
+        seconds = longest["frames"] / longest["fps"]
+        length = (
+            f"the longest of {len(videos)} generated videos"
+            if len(videos) > 1
+            else ("the generated video")
+        )
+        trained = longest.get("trained_frames")
+        times = f", {longest['frames'] / trained:.1f} times the trained length" if trained else ""
+        said.append(f"{length} runs {seconds:.1f} s{times}")
+    known = [figure for figure in figures if figure.verdict != "not measured"]
+    if known:
+        met = sum(figure.verdict == "met" for figure in known)
+        count = "every" if met == len(known) > 1 else f"{met} of {len(known)}"
+        said.append(
+            f"{count} measured figure{'s' if met != len(known) else ''} "
+            f"{'beats its baseline' if count == 'every' else 'reach their target'}"
+            if len(known) > 1
+            else f"the one measured figure {'reaches' if met else 'misses'} its target"
+        )
+    if not said:
+        return "Finished artifacts: " + ", ".join(artifacts) + "."
+    sentence = "; ".join(said)
+    return sentence[0].upper() + sentence[1:] + "."
+
+
+def machine() -> dict[str, str]:
+    """The machine that made the report, and the versions of what matters."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    versions = {"Python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
+        "processors": str(os.cpu_count()),
+        "memory": f"{memory / 2**30:.0f} GiB",
+        **versions,
+    }
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with thousands separated; whole numbers without decimals; a dash for None."""
+    if value is None or value != value:
+        return DASH
+    if float(value).is_integer():
+        return f"{int(value):,}"
+    return f"{value:,.{digits}f}"
+
+
+def clock(seconds: float | None) -> str:
+    """Seconds as m:ss.s, or h:mm:ss from one hour on; a dash for None."""
+    if seconds is None:
+        return DASH
+    tenths = round(seconds * 10)
+    if tenths >= 36000:
+        whole = round(seconds)
+        return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
+    return f"{tenths // 600}:{tenths % 600 // 10:02d}.{tenths % 10}"
+
+
+def mib(size_bytes: float | None) -> str:
+    """Bytes as MiB, or as GiB from one GiB on; a dash for None."""
+    if size_bytes is None:
+        return DASH
+    if size_bytes >= 2**30:
+        return f"{size_bytes / 2**30:.1f} GiB"
+    return f"{size_bytes / 2**20:.1f} MiB"
+
+
+def words(name: str) -> str:
+    """A key as words: underscores become spaces."""
+    return name.replace("_", " ")
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -1,0 +1,123 @@
+"""The section on the generated videos: player, joins, film strip and curves over time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from infra import storage
+from ray_jobs.report import charts
+from ray_jobs.report.charts import Line
+from ray_jobs.report.inputs import Artifact
+
+MIB = 1 << 20
+PIXELATED_BELOW_PX = 160
+SHOWN_LONG_SIDE_PX = 560
+CURVES = {
+    "motion": ("Motion", "frame difference, 0–255"),
+    "brightness": ("Brightness", "mean luma, 0–255"),
+    "sharpness": ("Sharpness", "Laplacian variance"),
+    "colour_distance": ("Colour drift", "distance from start, 0–442"),
+}
+
+
+def panels(video: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The charts of one video's windows, as arguments of `charts.line_chart`.
+
+    Args:
+        video: A record of metrics.json; see `ray_jobs.evaluate.measure`.
+    """
+    windows = video["windows"]
+    x = [(window["start_s"] + window["end_s"]) / 2 for window in windows]
+    joins = [(frame / video["fps"], "") for frame in video["joins"]]
+    made = []
+    for name, (title, unit) in CURVES.items():
+        values = [window.get(name) for window in windows]
+        if all(value is None for value in values):
+            continue
+        y = [float("nan") if value is None else value for value in values]
+        made.append(
+            {
+                "lines": [Line(title, x, y)],
+                "title": title,
+                "x_label": "time (s)",
+                "y_label": unit,
+                "marks": joins,
+                "from_zero": name != "brightness",
+                "x_range": (0.0, video["frames"] / video["fps"]),
+            }
+        )
+    return made
+
+
+def section(
+    artifact: Artifact,
+    videos: Sequence[Mapping[str, Any]],
+    strips: Mapping[str, Sequence[bytes]],
+    *,
+    max_video_mib: float,
+    max_page_mib: float,
+) -> dict[str, Any]:
+    """What the template shows of the generated videos.
+
+    Args:
+        artifact: The "videos" artifact.
+        videos: The records of metrics.json.
+        strips: video_id -> JPEG frames, evenly spaced over the video.
+        max_video_mib: Largest file put into the page; a larger one becomes a link.
+        max_page_mib: Most bytes of video put into the page altogether.
+    """
+    left = max_page_mib * MIB
+    shown = []
+    for video in videos:
+        uri = storage.join(artifact.uri, video["file"])
+        size = storage.size_bytes(uri)
+        fits = size <= max_video_mib * MIB and size <= left
+        left -= size if fits else 0
+        strip = [charts.data_uri(jpeg, "image/jpeg") for jpeg in strips.get(video["video_id"], ())]
+        shown.append(
+            {
+                **video,
+                **_size(video),
+                "uri": uri,
+                "size_mib": size / MIB,
+                "source": charts.data_uri(storage.read_bytes(uri), "video/mp4") if fits else None,
+                "strip": strip,
+                "seconds_long": video["frames"] / video["fps"],
+                "segments": _segments(video),
+                "charts": [
+                    {"source": charts.line_chart(**panel), "title": panel["title"]}
+                    for panel in panels(video)
+                ],
+            }
+        )
+    return {"videos": shown, "max_video_mib": max_video_mib}
+
+
+def _segments(video: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The stretches between joins, as shares of the video's length."""
+    frames, fps = video["frames"], video["fps"]
+    edges = [0, *(join for join in sorted(video["joins"]) if 0 < join < frames), frames]
+    return [
+        {
+            "left": 100 * start / frames,
+            "width": 100 * (end - start) / frames,
+            "start_s": start / fps,
+            "label": "first pass" if index == 0 else f"extension {index}",
+            "labelled": (end - start) / frames >= 0.12,
+        }
+        for index, (start, end) in enumerate(pairwise(edges))
+    ]
+
+
+def _size(video: Mapping[str, Any]) -> dict[str, Any]:
+    """Shown size: small pictures grow by a whole factor, with their pixels left visible."""
+    width, height = video["width_px"], video["height_px"]
+    scale = SHOWN_LONG_SIDE_PX / max(width, height)
+    if scale > 1:
+        scale = max(1, int(scale))
+    return {
+        "shown_width": round(width * scale),
+        "pixelated": min(width, height) <= PIXELATED_BELOW_PX,
+    }
