@@ -1,0 +1,113 @@
+"""Loong from videos to a long video and a report, as one list of jobs.
+
+::
+
+    videos ─prepare─▶ clips ─tokenize─▶ pixels ─train_tokenizer─▶ tokenizer
+                                          └──────────tokenize──────────┴─▶ tokens
+    tokens ─train_autoregressive─▶ autoregressive ─generate─▶ videos ─evaluate─▶ report
+"""
+
+import json
+from typing import Any
+
+from pydantic import Field
+
+from data_prep import samples
+from infra import storage
+from infra.config import Section, Uri
+from infra.errors import UserError
+from infra.progress import say
+from pipelines.recipe import Step, main, step
+from ray_jobs import (
+    evaluate,
+    generate,
+    prepare,
+    tokenize,
+    train_autoregressive,
+    train_tokenizer,
+)
+
+Settings = dict[str, Any]
+STEPS = ("prepare", "pixels", "tokenizer", "tokens", "autoregressive", "generate", "report")
+
+
+class LoongConfig(Section):
+    """Settings of the recipe; each step's section holds its job's keys, less input and output."""
+
+    input: Uri | None = None
+    """Videos: a directory, a prefix or a manifest. None: the demo's film, where a preset has it."""
+    output: Uri
+    """Where each step's artifact goes, in a folder of the step's name."""
+    seed: int = 0
+    demo_film: bool = False
+    """Without `input`, fetch the demo's film (Big Buck Bunny) instead of refusing."""
+    prepare: Settings = Field(default_factory=dict)
+    pixels: Settings = Field(default_factory=dict)
+    """`tokenize` without a tokenizer: frames at model resolution."""
+    tokenizer: Settings = Field(default_factory=dict)
+    tokens: Settings = Field(default_factory=dict)
+    autoregressive: Settings = Field(default_factory=dict)
+    generate: Settings = Field(default_factory=dict)
+    report: Settings = Field(default_factory=dict)
+    credits: tuple[str, ...] = ()
+    """Lines of credit for the films, shown in the report."""
+
+
+def steps(config: LoongConfig) -> list[Step]:
+    """Return the recipe's steps, every config checked."""
+    out = {name: storage.join(config.output, name) for name in STEPS}
+    common: dict[str, Any] = {"seed": config.seed}
+    credit = [*config.credits, *([samples.BIG_BUCK_BUNNY_CREDIT] if _uses_film(config) else [])]
+    return [
+        step("prepare", prepare.JOB, config.prepare,
+             input=[_videos(config)], output=out["prepare"], **common),
+        step("pixels", tokenize.JOB, config.pixels,
+             input=[out["prepare"]], output=out["pixels"], **common),
+        step("tokenizer", train_tokenizer.JOB, config.tokenizer,
+             input=[out["pixels"]], output=out["tokenizer"], **common),
+        step("tokens", tokenize.JOB, config.tokens,
+             input=[out["pixels"]], tokenizer=out["tokenizer"], output=out["tokens"], **common),
+        step("autoregressive", train_autoregressive.JOB, config.autoregressive,
+             input=[out["tokens"]], output=out["autoregressive"], **common),
+        step("generate", generate.JOB, config.generate,
+             input=[out["tokenizer"], out["autoregressive"]], output=out["generate"], **common),
+        step("report", evaluate.JOB, config.report,
+             input=[out[name] for name in out if name != "report"],
+             output=out["report"], credits=credit, **common),
+    ]  # fmt: skip
+
+
+def get_videos(config: LoongConfig) -> None:
+    """Fetch the demo's film and write its manifest, when the config asks for it."""
+    if not _uses_film(config):
+        return
+    manifest = _videos(config)
+    if not storage.exists(manifest):
+        film = samples.big_buck_bunny()
+        say(f"film: {film}")
+        row = {"uri": str(film), "caption": samples.BIG_BUCK_BUNNY_CAPTION}
+        storage.write_text(manifest, json.dumps(row) + "\n")
+
+
+def report_of(config: LoongConfig) -> str:
+    """Put the self-contained report beside the steps and return its URI."""
+    report = storage.join(config.output, "report.html")
+    page = storage.read_bytes(storage.join(config.output, "report", "report.html"))
+    storage.write_bytes(report, page)
+    return report
+
+
+def _uses_film(config: LoongConfig) -> bool:
+    return config.input is None and config.demo_film
+
+
+def _videos(config: LoongConfig) -> str:
+    if config.input is not None:
+        return config.input
+    if config.demo_film:
+        return storage.join(config.output, "manifest.jsonl")
+    raise UserError("input: missing; give a directory, a prefix or a manifest as input=…")
+
+
+if __name__ == "__main__":
+    main("loong", LoongConfig, steps, get_videos, report_of)

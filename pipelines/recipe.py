@@ -1,0 +1,114 @@
+"""A recipe: named steps, each an ordinary job whose output is the next one's input."""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from infra import artifact, cluster, storage
+from infra import config as configs
+from infra.config import JobConfig, Section
+from infra.errors import UserError
+from infra.job import Job, add_address, execute, run_and_exit
+from infra.progress import say
+
+PRESETS = Path(__file__).parent / "presets"
+C = TypeVar("C", bound=Section)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One job of a recipe, ready to run."""
+
+    name: str
+    """The step's name, which is also its folder below the recipe's output."""
+    job: Job[Any]
+    config: JobConfig
+
+
+def step(name: str, job: Job[Any], settings: dict[str, Any], **filled: Any) -> Step:
+    """Return a step whose config is checked now, before any work.
+
+    Args:
+        name: what the recipe calls the step.
+        job: the job that it runs.
+        settings: the keys that the preset states.
+        filled: the keys that the recipe fills in: ``input``, ``output``, ``seed`` and the like.
+
+    Raises:
+        UserError: a key, type or value is not allowed; the message names the step.
+    """
+    try:
+        return Step(name, job, configs.build(job.config, {**settings, **filled}))
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+
+
+def run(steps: Sequence[Step]) -> None:
+    """Run the steps in one Ray session; finished ones are passed over."""
+    begun_at = time.monotonic()
+    for number, item in enumerate(steps, start=1):
+        say(f"[{number}/{len(steps)}] {item.name}")
+        execute(item.job, item.config)
+    say(f"all steps done in {time.monotonic() - begun_at:.0f} s")
+
+
+def plan(steps: Sequence[Step]) -> list[str]:
+    """Return what :func:`run` would do, step by step."""
+    lines = []
+    for item in steps:
+        finished = storage.exists(storage.join(item.config.output, artifact.MARKER))
+        lines.append(f"{item.name}: ray_jobs.{item.job.name} → {item.config.output}")
+        lines.append(
+            "  finished already" if finished else f"  reads {', '.join(item.config.input)}"
+        )
+    return lines
+
+
+def main(
+    system: str,
+    model: type[C],
+    steps_of: Callable[[C], list[Step]],
+    prepare: Callable[[C], None],
+    result_of: Callable[[C], str],
+    argv: Sequence[str] | None = None,
+) -> None:
+    """Run a recipe from the command line and exit; its result's URI is printed last.
+
+    Args:
+        system: the recipe's name, which is also its folder of presets.
+        model: its config.
+        steps_of: makes the steps from a config.
+        prepare: runs before the first step, such as fetching the demo's film.
+        result_of: returns the URI to print, once all steps are done.
+        argv: the arguments; None takes the command line's.
+    """
+    presets = sorted(file.stem for file in (PRESETS / system).glob("*.yaml"))
+    parser = argparse.ArgumentParser(
+        prog=f"python -m pipelines.{system}",
+        description=f"The whole {system} pipeline: every job in order, finished ones passed over.",
+    )
+    parser.add_argument("--preset", required=True, choices=presets, help="where to start from")
+    parser.add_argument(
+        "--config", action="append", default=[], metavar="FILE", help="YAML; wins over the preset"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="wins over files")
+    add_address(parser)
+    args = parser.parse_args(argv)
+
+    def work() -> None:
+        files = [str(PRESETS / system / f"{args.preset}.yaml"), *args.config]
+        config = configs.load(model, files, args.overrides)
+        steps = steps_of(config)
+        if args.dry_run:
+            print(configs.dump(config), end="")
+            print("\n".join(["# plan:", *(f"#   {line}" for line in plan(steps))]))
+            return
+        prepare(config)
+        with cluster.session(args.address):
+            run(steps)
+        print(result_of(config))
+
+    run_and_exit(work)
