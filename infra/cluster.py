@@ -47,6 +47,8 @@ def session(address: str | None = None) -> Iterator[None]:
         return
     address = address or os.environ.get("RAY_ADDRESS") or None
     os.environ.update({key: os.environ.get(key, value) for key, value in _QUIET.items()})
+    # says of .git and .venv, at every start, that it leaves them out, as we ask
+    logging.getLogger("ray._private.runtime_env.working_dir").setLevel(logging.ERROR)
     inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # `ray job submit` sent the source
     try:
         ray.init(
@@ -57,18 +59,20 @@ def session(address: str | None = None) -> Iterator[None]:
         )
     except ConnectionError as error:
         raise UserError(f"Ray address {address}: {one_line(error)}") from None
-    _hush_data()
+    _hush()
     try:
-        ray.get(ray.remote(num_cpus=0)(check_root_packages).remote(True))
+        check: Any = ray.remote(num_cpus=0)(check_root_packages)
+        ray.get(check.remote(remote=True))
         yield
     finally:
         ray.shutdown()
 
 
-def _hush_data() -> None:
+def _hush() -> None:
     """Leave progress to :mod:`infra.progress`; Ray Data's warnings stay."""
     import ray.data
 
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
 

@@ -20,7 +20,8 @@ LOG_INTERVAL_S = 10.0
 
 def say(text: str) -> None:
     """Print one line for people, on standard error so that standard output stays for results."""
-    print(text, file=sys.stderr, flush=True)
+    sys.stderr.write(text + "\n")  # not print: Ray Train shows what is printed a second time
+    sys.stderr.flush()
 
 
 class Progress:

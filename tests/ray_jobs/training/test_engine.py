@@ -1,0 +1,152 @@
+"""The engine on Ray Train and DeepSpeed: resume = straight run, two workers = one worker."""
+
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from data_prep import shards
+from infra import artifact, storage
+from infra.config import JobConfig, Resources, build
+from infra.job import execute
+from models import weights
+from ray_jobs import train_tokenizer
+from ray_jobs.training import launch as launching
+from ray_jobs.training.loop import Work, train
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def pixels(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Sixteen clips of moving gradients, as pixel shards."""
+    folder = tmp_path_factory.mktemp("pixels")
+    config = JobConfig(input=(str(folder),), output=str(folder / "pixels"))
+    output = artifact.begin("pixels", config)
+    y, x = np.mgrid[0:16, 0:16]
+    rows = []
+    for clip in range(16):
+        t = np.arange(9)[:, None, None]
+        red = (x * (clip % 5 + 1) * 3 + t * 9) % 256
+        green = (y * 11 + clip * 15 + t) % 256
+        blue = np.full_like(red, 16 * clip)
+        data = np.stack([red, np.broadcast_to(green, red.shape), blue], -1).astype(np.uint8)
+        rows.append({
+            "clip_id": f"c{clip}", "video_id": "v", "caption": None, "fps": 8.0, "motion": 1.0,
+            "split": "validation" if clip % 8 == 7 else "train", "start_s": 0.0, "end_s": 1.0,
+            "frames": 9, "height": 16, "width": 16, "pixels": data.tobytes(),
+        })  # fmt: skip
+    with storage.open_output(output.path("pixels", "part-00000.parquet")) as file:
+        pq.write_table(pa.Table.from_pylist(rows, shards.PIXELS), file)
+    artifact.finish(output, "pixels", {"clips": 16}, time.monotonic())
+    return output.uri
+
+
+def settings(pixels: str, output: Path, workers: int = 1) -> train_tokenizer.TrainTokenizerConfig:
+    tree = {
+        "input": [pixels],
+        "output": str(output),
+        "resources": {"workers": workers},
+        "model": {
+            "height_px": 16, "width_px": 16, "channels": 8, "channel_multipliers": [1, 1, 1, 1],
+            "res_blocks": [0, 0, 1, 1], "middle_blocks": 0, "groups": 4,
+            "codebook": {"size": 16, "dim": 4},
+        },
+        "stages": [
+            {"name": "images", "steps": 3, "batch_size": 4, "data": [{"frames": 1}],
+             "learning_rate": 1e-3},
+            {"name": "short", "steps": 3, "batch_size": 4, "data": [{"frames": 5}],
+             "learning_rate": 1e-3},
+        ],
+        "run": {"log_every_steps": 1, "checkpoint_every_steps": 2, "max_failures": 0,
+                "keep_checkpoints": 10},
+    }  # fmt: skip
+    return build(train_tokenizer.TrainTokenizerConfig, tree)
+
+
+def losses(output: Path) -> list[tuple[int, float]]:
+    lines = (output / "metrics.jsonl").read_text().splitlines()
+    import json
+
+    records = [json.loads(line) for line in lines]
+    return [(r["step"], r["loss"]) for r in records if r["split"] == "train"]
+
+
+@pytest.fixture(scope="module")
+def straight(ray_session: None, pixels: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("straight") / "out"
+    execute(train_tokenizer.JOB, settings(pixels, output))
+    return output
+
+
+def stop_at_step_5(settings_: dict) -> None:
+    """Train like the real loop, but fail as a killed worker would, in the second stage."""
+    from ray_jobs.training import loop
+
+    class Killed(loop._Run):
+        def _step(self, *args):
+            if self.place.step == 5:
+                raise SystemError("killed here")
+            return super()._step(*args)
+
+    loop._Run = Killed
+    train(settings_)
+
+
+def test_a_killed_run_goes_on_to_the_bit(
+    straight: Path, pixels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    output = tmp_path / "out"
+    config = settings(pixels, output)
+    with monkeypatch.context() as patch:
+        patch.setattr(launching, "train", stop_at_step_5)
+        with pytest.raises(Exception, match="killed here"):
+            execute(train_tokenizer.JOB, config)
+    assert not (output / artifact.MARKER).exists()
+    execute(train_tokenizer.JOB, config)
+    assert losses(output) == losses(straight)
+    ours, theirs = weights.load_state(output), weights.load_state(straight)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+
+
+def test_two_workers_equal_one(straight: Path, pixels: str, tmp_path: Path):
+    output = tmp_path / "out"
+    execute(train_tokenizer.JOB, settings(pixels, output, workers=2))
+    ours, theirs = np.array(losses(output)), np.array(losses(straight))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+    codebook = "quantizer.codebook"
+    torch.testing.assert_close(
+        weights.load_state(output)[codebook],
+        weights.load_state(straight)[codebook],
+        rtol=1e-3,
+        atol=1e-3,
+    )
+
+
+def test_the_export_loads_and_work_is_plain_data(straight: Path):
+    from ray_jobs.exported import load_tokenizer
+
+    model = load_tokenizer(str(straight), torch.device("cpu"))
+    ids = model.encode(torch.zeros(1, 3, 5, 16, 16))
+    assert ids.shape == (1, 2, 2, 2)
+    assert Work.__dataclass_params__.frozen  # pyright: ignore
+
+
+def test_wrong_settings_fail_before_any_worker(ray_session: None, pixels: str, tmp_path: Path):
+    from infra.errors import UserError
+
+    many = settings(pixels, tmp_path / "a").model_copy(
+        update={"resources": Resources(workers=4, cpus_per_worker=64)}
+    )
+    with pytest.raises(UserError, match=r"4 workers of 64 CPU need 256; the cluster has"):
+        execute(train_tokenizer.JOB, many)
+    with pytest.raises(UserError, match="batch_size 4 does not divide over 3 workers"):
+        execute(train_tokenizer.JOB, settings(pixels, tmp_path / "b", workers=3))
+    shutil.rmtree(tmp_path / "b")
