@@ -87,13 +87,12 @@ class Loader:
         return sum(len(items) for items in self._buckets.values())
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> list[Sample]:
-        """Return this rank's share of the batch of `step`: every `world_size`-th sample."""
+        """Return this rank's share of the batch of `step`: shares in rank order are the batch."""
         frames = int(self._chosen[step])
         first = int(self._drawn[frames][step]) * self.batch_size
-        return [
-            self._sample(frames, first + place)
-            for place in range(rank, self.batch_size, world_size)
-        ]
+        share = self.batch_size // world_size
+        places = range(rank * share, (rank + 1) * share)
+        return [self._sample(frames, first + place) for place in places]
 
     def first(self, count: int) -> list[Sample]:
         """Return up to `count` samples, evenly spread over the longest bucket, always the same."""

@@ -112,6 +112,13 @@ def _frames(x_BCTHW: Tensor) -> list[np.ndarray]:
 def plan(config: TrainTokenizerConfig) -> list[str]:
     """Return what a run would do; see :class:`infra.job.Job`."""
     check_stages(config.stages, config.resources.workers)
+    engine = config.run.deepspeed
+    if engine.zero_stage or engine.precision != "fp32":
+        raise UserError(
+            f"run.deepspeed: zero_stage {engine.zero_stage} and precision {engine.precision} are "
+            "not allowed for the tokenizer; 0 and fp32 are (its codebook is moved between steps, "
+            "which a separate copy of the weights would undo)"
+        )
     if len(config.input) != 1:
         raise UserError(f"input: {len(config.input)} URIs; allowed is one artifact of kind pixels")
     info = artifact.read(config.input[0], ("pixels",))
@@ -126,11 +133,6 @@ def plan(config: TrainTokenizerConfig) -> list[str]:
 
 def run(config: TrainTokenizerConfig, output: Output) -> dict[str, Any]:
     """Train and return the summary."""
-    if config.run.deepspeed.zero_stage:
-        raise UserError(
-            f"run.deepspeed.zero_stage: {config.run.deepspeed.zero_stage} is not allowed for the "
-            "tokenizer; 0 is (its codebook is moved between steps, which sharded weights undo)"
-        )
     return launch(TokenizerTask(config.model), config, config.stages, config.run, output)
 
 
