@@ -18,6 +18,7 @@ EXCLUDES = ("/.git/", "/.venv/", "/outputs/", "/tests/golden/", "**/__pycache__/
 """What is not sent to the cluster with the source (anchored, so that `models/` is never hit)."""
 
 _QUIET = {
+    "RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES": "",  # EXCLUDES has them; Ray warns at every start
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -47,8 +48,6 @@ def session(address: str | None = None) -> Iterator[None]:
         return
     address = address or os.environ.get("RAY_ADDRESS") or None
     os.environ.update({key: os.environ.get(key, value) for key, value in _QUIET.items()})
-    # says of .git and .venv, at every start, that it leaves them out, as we ask
-    logging.getLogger("ray._private.runtime_env.working_dir").setLevel(logging.ERROR)
     inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # `ray job submit` sent the source
     try:
         ray.init(

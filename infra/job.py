@@ -81,6 +81,7 @@ def _run(job: Job[Any], args: argparse.Namespace) -> None:
         print(config.dump(settings), end="")
         print("\n".join(["# plan:", *(f"#   {line}" for line in job.plan(settings))]))
         return
+    job.plan(settings)  # bad input is said before Ray takes its time to start
     with cluster.session(args.address):
         execute(job, settings)
     print(settings.output)
