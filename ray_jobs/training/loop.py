@@ -176,7 +176,7 @@ class _Run:
                 "loss": figures.loss,
                 **figures.metrics,
                 "learning_rate": stage.learning_rate_at(self.place.stage_step - 1),
-                "grad_norm": float(engine.get_global_grad_norm() or 0.0),
+                **_grad_norm(engine),
                 f"{self.work.task.unit}_per_second": round(figures.units / figures.seconds, 1),
                 "data_wait": round(figures.waited / figures.seconds, 4),
                 "seconds": round(self.place.seconds, 2),
@@ -222,6 +222,12 @@ class _Run:
             "validation": figures,
         }
         storage.write_json(storage.join(self.work.output, "training.json"), summary)
+
+
+def _grad_norm(engine: deepspeed.DeepSpeedEngine) -> dict[str, float]:
+    """Return the norm before clipping; DeepSpeed keeps none where ZeRO is off."""
+    norm = engine.get_global_grad_norm()
+    return {} if norm is None else {"grad_norm": float(norm)}
 
 
 def held_out(uri: str, stage: StageConfig, count: int) -> list[Sample]:
