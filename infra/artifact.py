@@ -119,17 +119,18 @@ def begin(kind: str, config: configs.JobConfig) -> Output:
         info = read(uri)
         _refuse_other(uri, info.kind, info.fingerprint, kind, print_, config)
         return Output(uri, print_, State.FINISHED)
-    begun = storage.join(uri, UNFINISHED)
+    begun, state = storage.join(uri, UNFINISHED), State.NEW
     if storage.exists(begun):
         was = storage.read_json(begun)
         _refuse_other(uri, was.get("kind"), was.get("fingerprint"), kind, print_, config)
-        return Output(uri, print_, State.RESUMED)
-    if storage.list_files(uri):
+        state = State.RESUMED
+    elif storage.list_files(uri):
         raise UserError(f"output {uri}: holds files of something else; give an empty directory")
-    storage.make_dirs(uri)
+    else:
+        storage.make_dirs(uri)
+        storage.write_json(begun, {"kind": kind, "fingerprint": print_})
     storage.write_text(storage.join(uri, "config.yaml"), configs.dump(config))
-    storage.write_json(begun, {"kind": kind, "fingerprint": print_})
-    return Output(uri, print_, State.NEW)
+    return Output(uri, print_, state)
 
 
 def finish(output: Output, kind: str, summary: dict[str, Any], begun_at: float) -> ArtifactInfo:
