@@ -33,6 +33,7 @@ from models.evaluation.tokens import unigram_entropy_nats
 from ray_jobs import parts
 from ray_jobs.training.config import RunConfig, StageConfig, check_stages
 from ray_jobs.training.launch import launch
+from ray_jobs.training.optimizer import check_optimizer
 
 
 class ARStageConfig(StageConfig):
@@ -126,6 +127,7 @@ class AutoregressiveTask:
 def plan(config: TrainAutoregressiveConfig) -> list[str]:
     """Return what a run would do; see :class:`infra.job.Job`."""
     check_stages(config.stages, config.resources.workers)
+    check_optimizer(AutoregressiveTask(config.model, config.early_frames), config.run.optimizer)
     if len(config.input) != 1:
         raise UserError(f"input: {len(config.input)} URIs; allowed is one artifact of kind tokens")
     info = artifact.read(config.input[0], ("tokens",))

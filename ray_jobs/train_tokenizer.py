@@ -26,6 +26,7 @@ from models.tokenizer.model import VideoTokenizer
 from ray_jobs.exported import to_frames, to_pixels
 from ray_jobs.training.config import RunConfig, StageConfig, check_stages
 from ray_jobs.training.launch import launch
+from ray_jobs.training.optimizer import check_optimizer
 from ray_jobs.training.pictures import png
 
 PICTURED_CLIPS = 4
@@ -112,6 +113,7 @@ def _frames(x_BCTHW: Tensor) -> list[np.ndarray]:
 def plan(config: TrainTokenizerConfig) -> list[str]:
     """Return what a run would do; see :class:`infra.job.Job`."""
     check_stages(config.stages, config.resources.workers)
+    check_optimizer(TokenizerTask(config.model), config.run.optimizer)
     engine = config.run.deepspeed
     if engine.zero_stage or engine.precision != "fp32":
         raise UserError(

@@ -45,11 +45,19 @@ class CausalConv3d(nn.Module):
         )
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        """Convolve; output frame t depends on input frames up to ``t * stride`` only."""
-        if self.time_padding:
-            first = x_BCTHW[:, :, :1].expand(-1, -1, self.time_padding, -1, -1)
-            x_BCTHW = torch.cat([first, x_BCTHW], dim=2)
-        return self.conv(x_BCTHW)
+        """Convolve; output frame t depends on input frames up to ``t * stride`` only.
+
+        An image fills the kernel with copies of itself, so its taps in time add up to one and
+        the convolution costs a third.
+        """
+        if not self.time_padding:
+            return self.conv(x_BCTHW)
+        if x_BCTHW.shape[2] == 1:
+            conv = self.conv
+            taps = conv.weight.sum(dim=2, keepdim=True)
+            return F.conv3d(x_BCTHW, taps, conv.bias, conv.stride, conv.padding)
+        first = x_BCTHW[:, :, :1].expand(-1, -1, self.time_padding, -1, -1)
+        return self.conv(torch.cat([first, x_BCTHW], dim=2))
 
 
 class FrameGroupNorm(nn.GroupNorm):

@@ -47,6 +47,8 @@ class DeepSpeedConfig(Section):
 class OptimizerConfig(Section):
     """AdamW."""
 
+    learning_rate_multiples: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Parameter name or pattern (``*.codebook``) to the multiple of the stage's rate it gets."""
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     eps: Annotated[float, Field(gt=0)] = 1e-8

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from infra.seeding import derive
 from ray_jobs.training import checkpoints, telemetry
 from ray_jobs.training.checkpoints import Place
 from ray_jobs.training.config import RunConfig, StageConfig, deepspeed_dict
+from ray_jobs.training.optimizer import adamw
 from ray_jobs.training.task import Task
 
 
@@ -83,16 +85,7 @@ class _Run:
     def _engine(
         self, model: torch.nn.Module, stage: StageConfig
     ) -> tuple[deepspeed.DeepSpeedEngine, torch.optim.Optimizer]:
-        settings = self.work.run.optimizer
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            parameters,
-            lr=stage.learning_rate,
-            betas=settings.betas,
-            eps=settings.eps,
-            weight_decay=settings.weight_decay,
-            fused=True,  # four times faster on CPU where the text table is large
-        )
+        optimizer = adamw(model, self.work.run.optimizer, stage.learning_rate)
         engine, *_ = deepspeed.initialize(
             model=model,
             optimizer=optimizer,
@@ -113,7 +106,7 @@ class _Run:
         loader = Loader(work.data, TRAIN, stage.data, stage.steps, stage.batch_size, seed)
         judged = held_out(work.data, stage, run.validation_clips)
         bar = Progress(stage.steps, stage.name, "steps", done=place.stage_step)
-        with ThreadPoolExecutor(1) as ahead, bar:
+        with ThreadPoolExecutor(1) as ahead, bar if self.rank == 0 else nullcontext():
             batches = _prefetched(
                 ahead, loader, place.stage_step, stage.steps, self.rank, self.workers
             )
@@ -148,7 +141,7 @@ class _Run:
         micro = stage.micro_batch_size or len(samples)
         rate = stage.learning_rate_at(self.place.stage_step)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["multiple"]
         total, sums, units = 0.0, {}, 0
         parts = range(0, len(samples), micro)
         for start in parts:
