@@ -107,30 +107,38 @@ def fingerprint(kind: str, config: configs.JobConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def begin(kind: str, config: configs.JobConfig) -> Output:
-    """Open the output of a job: new, unfinished (to go on with) or finished.
+def look(kind: str, config: configs.JobConfig) -> State:
+    """Return what is at the output of a job, and write nothing.
 
     Raises:
         UserError: the place holds the work of another config, or files of something else.
     """
     uri = config.output
-    print_ = fingerprint(kind, config)
-    if storage.exists(storage.join(uri, MARKER)):
-        info = read(uri)
-        _refuse_other(uri, info.kind, info.fingerprint, kind, print_, config)
-        return Output(uri, print_, State.FINISHED)
-    begun, state = storage.join(uri, UNFINISHED), State.NEW
-    if storage.exists(begun):
-        was = storage.read_json(begun)
-        _refuse_other(uri, was.get("kind"), was.get("fingerprint"), kind, print_, config)
-        state = State.RESUMED
-    elif storage.list_files(uri):
+    for name, state in ((MARKER, State.FINISHED), (UNFINISHED, State.RESUMED)):
+        if storage.exists(storage.join(uri, name)):
+            _refuse_other(uri, storage.read_json(storage.join(uri, name)), kind, config)
+            return state
+    if storage.list_files(uri):
         raise UserError(f"output {uri}: holds files of something else; give an empty directory")
-    else:
+    return State.NEW
+
+
+def begin(kind: str, config: configs.JobConfig) -> Output:
+    """Open the output of a job: new, unfinished (to go on with) or finished.
+
+    Raises:
+        UserError: as :func:`look`.
+    """
+    uri, state = config.output, look(kind, config)
+    output = Output(uri, fingerprint(kind, config), state)
+    if state is State.FINISHED:
+        return output
+    if state is State.NEW:
         storage.make_dirs(uri)
-        storage.write_json(begun, {"kind": kind, "fingerprint": print_})
+        marked = {"kind": kind, "fingerprint": output.fingerprint}
+        storage.write_json(storage.join(uri, UNFINISHED), marked)
     storage.write_text(storage.join(uri, "config.yaml"), configs.dump(config))
-    return Output(uri, print_, state)
+    return output
 
 
 def finish(output: Output, kind: str, summary: dict[str, Any], begun_at: float) -> ArtifactInfo:
@@ -169,19 +177,21 @@ def _identity(uri: str) -> str:
     return f"directory {hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]}"
 
 
-def _refuse_other(
-    uri: str, was_kind: Any, was_print: Any, kind: str, print_: str, config: configs.JobConfig
-) -> None:
-    if was_kind != kind:
-        raise UserError(f"output {uri}: holds an artifact of kind {was_kind!r}, not {kind!r}")
-    if was_print != print_:
-        old = yaml.safe_load(storage.read_text(storage.join(uri, "config.yaml"))) or {}
-        changed = _differences(old, configs.as_tree(config))
-        what = ", ".join(changed) if changed else "the contents of its inputs"
+def _refuse_other(uri: str, was: dict[str, Any], kind: str, config: configs.JobConfig) -> None:
+    if was.get("kind") != kind:
         raise UserError(
-            f"output {uri}: made with another config (changed: {what}); "
-            "give another output, or remove this one"
+            f"output {uri}: holds an artifact of kind {was.get('kind')!r}, not {kind!r}"
         )
+    if was.get("fingerprint") == fingerprint(kind, config):
+        return
+    file = storage.join(uri, "config.yaml")
+    old = yaml.safe_load(storage.read_text(file)) if storage.exists(file) else None
+    changed = _differences(old, configs.as_tree(config)) if old else ["unknown keys"]
+    what = ", ".join(changed) if changed else "the contents of its inputs"
+    raise UserError(
+        f"output {uri}: made with another config (changed: {what}); "
+        "give another output, or remove this one"
+    )
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:

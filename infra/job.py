@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, get_args
 
@@ -36,18 +37,18 @@ class Job(Generic[C]):
 
 
 def execute(job: Job[C], settings: C) -> Summary:
-    """Run a job in the current Ray session; a finished artifact is returned as it is.
+    """Run a job in the current Ray session; of a finished artifact the summary is read.
 
     Raises:
         UserError: bad inputs, or an output that holds other work.
     """
     begun_at = time.monotonic()
     kind = job.kind_of(settings)
+    if artifact.look(kind, settings) is artifact.State.FINISHED:
+        say(f"{job.name}: finished already at {settings.output}")
+        return storage.read_json(storage.join(settings.output, "summary.json"))
+    job.plan(settings)  # refuses bad inputs before anything is written
     output = artifact.begin(kind, settings)
-    if output.state is artifact.State.FINISHED:
-        say(f"{job.name}: finished already at {output.uri}")
-        return storage.read_json(output.path("summary.json"))
-    job.plan(settings)  # refuses bad inputs before any work
     goes_on = " (going on with an unfinished run)" if output.state is artifact.State.RESUMED else ""
     say(f"{job.name}: {output.uri}{goes_on}")
     summary = job.run(settings, output)
@@ -81,8 +82,10 @@ def _run(job: Job[Any], args: argparse.Namespace) -> None:
         print(config.dump(settings), end="")
         print("\n".join(["# plan:", *(f"#   {line}" for line in job.plan(settings))]))
         return
-    job.plan(settings)  # bad input is said before Ray takes its time to start
-    with cluster.session(args.address):
+    finished = artifact.look(job.kind_of(settings), settings) is artifact.State.FINISHED
+    if not finished:
+        job.plan(settings)  # bad input is said before Ray takes its time to start
+    with nullcontext() if finished else cluster.session(args.address):
         execute(job, settings)
     print(settings.output)
 

@@ -13,7 +13,7 @@ from infra import artifact, storage
 from infra.artifact import ArtifactInfo
 from infra.errors import UserError
 
-KINDS = ("clips", "pixels", "tokens", "tokenizer", "autoregressive", "videos")
+KINDS = ("clips", "pixels", "tokenizer", "tokens", "autoregressive", "videos")
 
 
 @dataclass(frozen=True)
