@@ -1,9 +1,11 @@
 """Saving and restoring a DeepSpeed engine, with the place in the run.
 
 Loading never runs code from a file: torch is told to read tensors and plain values only, and the
-few classes that DeepSpeed itself puts into its files are named one by one.
+few classes that DeepSpeed itself puts into its files are named one by one. Each rank writes the
+digests of its files, so that a damaged checkpoint is found before it is loaded.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -18,8 +20,11 @@ from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
 
+from infra.errors import one_line
+
 _TAG = "state"
 _PLACE = "place.json"
+_DIGESTS = "sha256-{rank}.json"
 _DEEPSPEED_CLASSES = [LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]
 
 
@@ -43,17 +48,38 @@ class Place:
 def save(engine: deepspeed.DeepSpeedEngine, place: Place, folder: str, rank: int) -> None:
     """Write this rank's part of a checkpoint into a local folder (every rank calls this)."""
     engine.save_checkpoint(folder, tag=_TAG)
-    for script in Path(folder).glob(
-        "*.py"
-    ):  # DeepSpeed adds conversion scripts; a checkpoint is data
+    root = Path(folder)
+    for script in root.glob("*.py"):  # DeepSpeed adds conversion scripts; a checkpoint is data
         script.unlink()
     if rank == 0:
-        Path(folder, _PLACE).write_text(json.dumps(asdict(place)))
+        (root / _PLACE).write_text(json.dumps(asdict(place)))
+    files = sorted(file for file in root.rglob("*") if file.is_file())
+    digests = {str(file.relative_to(root)): _digest(file) for file in files}
+    (root / _DIGESTS.format(rank=rank)).write_text(json.dumps(digests))
 
 
 def read_place(folder: str) -> Place:
     """Return where the run was when the checkpoint in `folder` was written."""
     return Place(**json.loads(Path(folder, _PLACE).read_text()))
+
+
+def problem(folder: str, rank: int, workers: int) -> str | None:
+    """Return what is wrong with a checkpoint, or None; each rank reads a share of the files."""
+    try:
+        wrote = read_place(folder).workers
+        for writer in range(rank, wrote, workers):
+            digests = json.loads(Path(folder, _DIGESTS.format(rank=writer)).read_text())
+            for name, digest in digests.items():
+                if _digest(Path(folder, name)) != digest:
+                    return f"{name} is not as it was written"
+    except (OSError, ValueError, TypeError) as error:
+        return one_line(error)
+    return None
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def restore(engine: deepspeed.DeepSpeedEngine, folder: str) -> None:

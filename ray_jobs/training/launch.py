@@ -14,7 +14,7 @@ from infra.artifact import Output
 from infra.config import JobConfig, Resources
 from infra.errors import UserError
 from ray_jobs.training import config as settings
-from ray_jobs.training.loop import Work, held_out, train
+from ray_jobs.training.loop import STOPPED, Work, held_out, train
 from ray_jobs.training.task import Task
 
 
@@ -31,12 +31,13 @@ def launch(
     latest whole one, after lost workers as after a lost driver.
 
     Raises:
-        UserError: the cluster cannot give what ``resources`` asks for, or a stage draws clips of
-            a length that the shards do not have.
+        UserError: the cluster cannot give what ``resources`` asks for, a stage draws clips of
+            a length that the shards do not have, or the loss became infinite or NaN.
     """
     resources = job.resources
     _check_free(resources)
     _check_data(job.input[0], stages)
+    _check_workers(output, resources.workers, run.deepspeed.zero_stage)
     work = Work(
         task=task,
         stages=stages,
@@ -67,6 +68,7 @@ def launch(
         ),
     )
     trainer.fit()
+    _raise_if_stopped(output)
     summary = output.path("training.json")
     figures = storage.read_json(summary)
     storage.remove(summary)
@@ -78,6 +80,31 @@ def _check_data(uri: str, stages: tuple[settings.StageConfig, ...]) -> None:
     for stage in stages:
         Loader(uri, TRAIN, stage.data, 1, 1, seed=0)
         held_out(uri, stage, count=1)
+
+
+def _check_workers(output: Output, workers: int, zero_stage: int) -> None:
+    """Refuse another worker count where each rank keeps a part of the optimizer's state."""
+    kept = storage.list_files(output.path("checkpoints"), ("/place.json",))
+    if not kept or not zero_stage:
+        return
+    wrote = storage.read_json(kept[-1])["workers"]
+    if wrote != workers:
+        raise UserError(
+            f"resources.workers {workers}: the checkpoints at {output.uri} are of {wrote} workers, "
+            f"and ZeRO {zero_stage} has shared the optimizer out among them; "
+            f"set resources.workers={wrote}"
+        )
+
+
+def _raise_if_stopped(output: Output) -> None:
+    uri = output.path(STOPPED)
+    if storage.exists(uri):
+        reason = storage.read_json(uri)["reason"]
+        storage.remove(uri)
+        raise UserError(
+            f"{output.uri}: training stopped: {reason}; the same settings come here again, so "
+            "give another output and a lower learning_rate or longer warmup_steps"
+        )
 
 
 def _check_free(resources: Resources) -> None:

@@ -1,28 +1,33 @@
 """The stage loop that every Ray Train worker runs."""
 
+import math
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import deepspeed
 import ray.train
+import ray.train.torch
 import torch
+import torch.distributed as dist
 
 from data_prep.loader import Loader, Sample
 from data_prep.sampling import TRAIN, VALIDATION
 from infra import storage
 from infra.errors import UserError
-from infra.progress import Progress
+from infra.progress import Progress, say
 from infra.seeding import derive
 from ray_jobs.training import checkpoints, telemetry
 from ray_jobs.training.checkpoints import Place
 from ray_jobs.training.config import RunConfig, StageConfig, deepspeed_dict
 from ray_jobs.training.optimizer import adamw
 from ray_jobs.training.task import Task
+
+STOPPED = "stopped.json"
 
 
 @dataclass(frozen=True)
@@ -40,24 +45,53 @@ class Work:
     threads: int
 
 
+class Stopped(Exception):
+    """The run must not go on; every rank raises it at the same step."""
+
+
 def train(settings: dict[str, Any]) -> None:
-    """Train through all stages, from the last checkpoint if there is one (the Ray Train loop)."""
+    """Train through all stages, from the last whole checkpoint (the Ray Train loop)."""
     work: Work = settings["work"]
     torch.set_num_threads(work.threads)
     rank = ray.train.get_context().get_world_rank()
     workers = ray.train.get_context().get_world_size()
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        _Run(work, rank, workers, Place(workers=workers)).all_stages(None)
-        return
-    with checkpoint.as_directory() as folder:
-        place = checkpoints.read_place(folder)
-        if place.workers != workers:
-            raise RuntimeError(
-                f"the checkpoint was written by {place.workers} workers, this run has {workers}; "
-                f"set resources.workers={place.workers}"
-            )
-        _Run(work, rank, workers, place).all_stages(folder)
+    with _last_whole(rank, workers) as folder:
+        place = checkpoints.read_place(folder) if folder else Place()
+        place.workers = workers
+        run = _Run(work, rank, workers, place)
+        try:
+            run.all_stages(folder)
+        except Stopped as error:
+            if rank == 0:
+                stopped = {"step": place.step, "reason": str(error)}
+                storage.write_json(storage.join(work.output, STOPPED), stopped)
+
+
+@contextmanager
+def _last_whole(rank: int, workers: int) -> Iterator[str | None]:
+    """Yield a folder with the newest checkpoint that all ranks find whole; None without one."""
+    latest = ray.train.get_checkpoint()
+    earlier = (
+        [each.checkpoint for each in ray.train.get_all_reported_checkpoints()] if latest else []
+    )
+    for checkpoint in [latest, *(each for each in reversed(earlier) if each != latest)]:
+        if checkpoint is None:
+            break
+        with checkpoint.as_directory() as folder:
+            found = checkpoints.problem(folder, rank, workers)
+            if found is not None:
+                say(f"{checkpoint.path}: damaged ({found}); going back to the one before")
+            if not _any_rank(found is not None):
+                yield folder
+                return
+    yield None
+
+
+def _any_rank(flag: bool) -> bool:
+    """Return whether `flag` is set on any rank; every rank calls this."""
+    flags = torch.tensor(int(flag), device=ray.train.torch.get_device())
+    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+    return bool(flags.item())
 
 
 class _Run:
@@ -118,6 +152,7 @@ class _Run:
                 place.stage_step += 1
                 place.step += 1
                 window.stepped(loss, metrics, units)
+                self._check(loss, stage)
                 last = place.stage_step == stage.steps
                 if last or place.stage_step % run.log_every_steps == 0:
                     self._log(engine, stage, window.close(self.workers))
@@ -154,6 +189,14 @@ class _Run:
                 sums[key] = sums.get(key, 0.0) + value.item() / len(parts)
             units += read
         return total, sums, units
+
+    def _check(self, loss: float, stage: StageConfig) -> None:
+        """Stop all ranks together, before a checkpoint keeps what this step has done."""
+        if not _any_rank(not math.isfinite(loss)):
+            return
+        if self.telemetry is not None:
+            self.telemetry.flush()
+        raise Stopped(f"the loss of step {self.place.step} (stage {stage.name}) is not finite")
 
     def _log(
         self, engine: deepspeed.DeepSpeedEngine, stage: StageConfig, figures: telemetry.Figures

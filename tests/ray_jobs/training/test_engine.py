@@ -1,5 +1,6 @@
 """The engine on Ray Train and DeepSpeed: resume = straight run, two workers = one worker."""
 
+import json
 import shutil
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from data_prep import shards
 from infra import artifact, storage
 from infra.config import JobConfig, Resources, build
+from infra.errors import UserError
 from infra.job import execute
 from models import weights
 from ray_jobs import train_tokenizer
@@ -71,8 +73,6 @@ def settings(pixels: str, output: Path, workers: int = 1) -> train_tokenizer.Tra
 
 def losses(output: Path) -> list[tuple[int, float]]:
     lines = (output / "metrics.jsonl").read_text().splitlines()
-    import json
-
     records = [json.loads(line) for line in lines]
     return [(r["step"], r["loss"]) for r in records if r["split"] == "train"]
 
@@ -98,17 +98,32 @@ def stop_at_step_5(settings_: dict) -> None:
     train(settings_)
 
 
-def test_a_killed_run_goes_on_to_the_bit(
-    straight: Path, pixels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    output = tmp_path / "out"
-    config = settings(pixels, output)
-    with monkeypatch.context() as patch:
+def nan_at_step_3_on_one_rank(settings_: dict) -> None:
+    from ray_jobs.training import loop
+
+    class Diverging(loop._Run):
+        def _step(self, *args):
+            loss, metrics, units = super()._step(*args)
+            bad = self.rank == 1 and self.place.step == 3
+            return (float("nan") if bad else loss), metrics, units
+
+    loop._Run = Diverging
+    train(settings_)
+
+
+@pytest.fixture(scope="module")
+def killed(straight: Path, pixels: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that ended in step 5 of 6, with checkpoints of steps 2, 3 and 5."""
+    output = tmp_path_factory.mktemp("killed") / "out"
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launching, "train", stop_at_step_5)
         with pytest.raises(Exception, match="killed here"):
-            execute(train_tokenizer.JOB, config)
+            execute(train_tokenizer.JOB, settings(pixels, output))
     assert not (output / artifact.MARKER).exists()
-    execute(train_tokenizer.JOB, config)
+    return output
+
+
+def assert_same(output: Path, straight: Path) -> None:
     assert losses(output) == losses(straight)
     ours, theirs = weights.load_state(output), weights.load_state(straight)
     assert ours.keys() == theirs.keys()
@@ -116,9 +131,7 @@ def test_a_killed_run_goes_on_to_the_bit(
         assert torch.equal(tensor, theirs[name]), name
 
 
-def test_two_workers_equal_one(straight: Path, pixels: str, tmp_path: Path):
-    output = tmp_path / "out"
-    execute(train_tokenizer.JOB, settings(pixels, output, workers=2))
+def assert_close(output: Path, straight: Path) -> None:
     ours, theirs = np.array(losses(output)), np.array(losses(straight))
     np.testing.assert_allclose(ours, theirs, rtol=1e-4)
     codebook = "quantizer.codebook"
@@ -128,6 +141,54 @@ def test_two_workers_equal_one(straight: Path, pixels: str, tmp_path: Path):
         rtol=1e-3,
         atol=1e-3,
     )
+
+
+def test_a_killed_run_goes_on_to_the_bit(straight: Path, killed: Path, pixels: str, tmp_path: Path):
+    output = Path(shutil.copytree(killed, tmp_path / "out"))
+    execute(train_tokenizer.JOB, settings(pixels, output))
+    assert_same(output, straight)
+
+
+def test_a_damaged_checkpoint_is_passed_over(
+    straight: Path, killed: Path, pixels: str, tmp_path: Path
+):
+    output = Path(shutil.copytree(killed, tmp_path / "out"))
+    newest = sorted(output.glob("checkpoints/*/state/*.pt"))[-1]
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    execute(train_tokenizer.JOB, settings(pixels, output))
+    assert_same(output, straight)
+
+
+def test_a_run_goes_on_with_another_number_of_workers(
+    straight: Path, killed: Path, pixels: str, tmp_path: Path
+):
+    output = Path(shutil.copytree(killed, tmp_path / "out"))
+    execute(train_tokenizer.JOB, settings(pixels, output, workers=2))
+    assert_close(output, straight)
+
+
+def test_a_loss_that_is_not_finite_stops_all_ranks(
+    ray_session: None, pixels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(launching, "train", nan_at_step_3_on_one_rank)
+    with pytest.raises(
+        UserError, match=r"stopped: the loss of step 4 \(stage short\) is not finite"
+    ):
+        execute(train_tokenizer.JOB, settings(pixels, tmp_path / "out", workers=2))
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    steps = [
+        json.loads(file.read_text())["step"]
+        for file in (tmp_path / "out").glob("checkpoints/*/place.json")
+    ]
+    assert sorted(steps) == [2, 3]
+
+
+def test_two_workers_equal_one(straight: Path, pixels: str, tmp_path: Path):
+    output = tmp_path / "out"
+    execute(train_tokenizer.JOB, settings(pixels, output, workers=2))
+    assert_close(output, straight)
 
 
 def test_the_export_loads_and_work_is_plain_data(straight: Path):
@@ -140,8 +201,6 @@ def test_the_export_loads_and_work_is_plain_data(straight: Path):
 
 
 def test_wrong_settings_fail_before_any_worker(ray_session: None, pixels: str, tmp_path: Path):
-    from infra.errors import UserError
-
     many = settings(pixels, tmp_path / "a").model_copy(
         update={"resources": Resources(workers=4, cpus_per_worker=64)}
     )
@@ -149,4 +208,4 @@ def test_wrong_settings_fail_before_any_worker(ray_session: None, pixels: str, t
         execute(train_tokenizer.JOB, many)
     with pytest.raises(UserError, match="batch_size 4 does not divide over 3 workers"):
         execute(train_tokenizer.JOB, settings(pixels, tmp_path / "b", workers=3))
-    shutil.rmtree(tmp_path / "b")
+    assert not (tmp_path / "b").exists()
