@@ -10,7 +10,6 @@ import json
 import resource
 import time
 from array import array
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,8 +57,7 @@ class AnalysisConfig(Section):
         """
         deciding = {
             "scenes": self.scenes.model_dump(),
-            "max_s": self.filters.duration.max_s,
-            "edge_trim_frames": self.filters.duration.edge_trim_frames,
+            **self.filters.duration.model_dump(include=set(duration.CUTTING)),
             "long_side_px": LONG_SIDE_PX,
         }
         return _digest(json.dumps(deciding, sort_keys=True))[:16]
@@ -133,12 +131,10 @@ def _analyse(uri: str, config: AnalysisConfig, used: Usage, row: dict[str, Any])
             decoder.close()
             used.cpu_seconds += decoder.usage.cpu_seconds
             used.peak_rss_bytes = decoder.usage.peak_rss_bytes
-    rejected = Counter(clip["reason"] for clip in clips if clip["status"] == "filtered")
-    kept = len(clips) > rejected.total()
+    reason = filters.verdict_on_video([clip["reason"] for clip in clips])
     return {
-        "status": "kept" if kept else "filtered",
-        # Ties go by name, so that the reason does not depend on the order of clips.
-        "reason": None if kept else min(rejected, key=lambda r: (-rejected[r], r)),
+        "status": "kept" if reason is None else "filtered",
+        "reason": reason,
         "duration_s": survey.duration_s,
         "frames": survey.frames,
         "decoder": decoder.decoder,

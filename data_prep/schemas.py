@@ -19,10 +19,10 @@ _CLIP = pa.struct(
             "scores",
             pa.struct(
                 [
-                    pa.field("duration_s", pa.float32()),
-                    pa.field("short_side_px", pa.float32()),
-                    pa.field("motion", pa.float32()),
-                    pa.field("brightness", pa.float32()),
+                    pa.field("duration_s", pa.float64()),
+                    pa.field("short_side_px", pa.float64()),
+                    pa.field("motion", pa.float64()),
+                    pa.field("brightness", pa.float64()),
                 ]
             ),
             nullable=False,

@@ -74,7 +74,7 @@ def load(model: type[C], files: Sequence[str | Path], overrides: Iterable[str] =
     """
     tree: dict[str, Any] = {}
     for file in files:
-        tree = _merge(tree, _read_yaml(str(file)))
+        tree = merge(tree, _read_yaml(str(file)))
     for override in overrides:
         _apply(tree, override)
     return build(model, tree)
@@ -90,6 +90,15 @@ def build(model: type[C], tree: dict[str, Any]) -> C:
         return model.model_validate_json(text)
     except ValidationError as error:
         raise UserError(_explain(model, error)) from None
+
+
+def merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    """Return a plain tree of values in which those of `high` win over those of `low`."""
+    merged = dict(low)
+    for key, value in high.items():
+        both_maps = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both_maps else value
+    return merged
 
 
 def as_tree(config: Section) -> dict[str, Any]:
@@ -114,14 +123,6 @@ def _read_yaml(file: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UserError(f"config file {file}: holds a {type(tree).__name__}; expected key: value")
     return tree
-
-
-def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(low)
-    for key, value in high.items():
-        both_maps = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both_maps else value
-    return merged
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

@@ -15,13 +15,13 @@ from pydantic import Field
 
 from data_prep import manifest as manifests
 from data_prep.analysis import AnalysisConfig, analyse
-from data_prep.manifest import Manifest
 from data_prep.schemas import CLIP_TABLE
 from infra import storage
 from infra.artifact import Output
 from infra.config import JobConfig
 from infra.job import Job, main
 from infra.progress import Progress, say
+from ray_jobs.clip_tables import add_up, check_accounts, tally
 
 NAMES_SHOWN = 3
 
@@ -69,17 +69,9 @@ def run(config: PrepareConfig, output: Output) -> dict[str, Any]:
     _analyse_all(table, config, output)
     repeats = _repeats(table, config, output)
     summary = _merge(table, repeats, config, output)
-    check_accounts(summary, manifest)
+    check_accounts(summary, len(manifest.entries))
     storage.remove(output.path("analysed"))
     return summary
-
-
-def check_accounts(summary: dict[str, Any], manifest: Manifest) -> None:
-    """Assert that every input is in the table once, as kept, filtered or quarantined."""
-    out = summary["kept"] + sum(summary["filtered"].values()) + sum(summary["quarantined"].values())
-    assert summary["inputs"] == out == len(manifest.entries), (
-        f"{len(manifest.entries)} inputs, {summary['inputs']} rows, {out} accounted for"
-    )
 
 
 def _analyse_all(table: pa.Table, config: PrepareConfig, output: Output) -> None:
@@ -185,40 +177,6 @@ def _merge_file(
 def as_duplicate(row: dict[str, Any]) -> dict[str, Any]:
     """Return the row of a video whose bytes are already in the table: filtered, without clips."""
     return {**row, "status": "filtered", "reason": "duplicate", "clips": []}
-
-
-def tally(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the summary of a single row of the clip table."""
-    clips = Counter(clip["reason"] for clip in row["clips"])
-    kept = clips.pop(None, 0)
-    return {
-        "inputs": 1,
-        "kept": int(row["status"] == "kept"),
-        "filtered": {row["reason"]: 1} if row["status"] == "filtered" else {},
-        "quarantined": {row["reason"]: 1} if row["status"] == "quarantined" else {},
-        "clips": kept,
-        "clips_filtered": dict(clips),
-        # A container that cannot be read may claim any length.
-        "source_seconds": (row["duration_s"] or 0.0) * (row["status"] != "quarantined"),
-        "cpu_seconds": row["cpu_seconds"],
-        "peak_rss_bytes": row["peak_rss_bytes"],
-    }
-
-
-def add_up(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the summary of all rows from the summaries of some."""
-    total: dict[str, Any] = {}
-    for key in ("inputs", "kept", "filtered", "quarantined", "clips", "clips_filtered"):
-        values = [part[key] for part in parts]
-        if key.endswith(("filtered", "quarantined")):
-            counts = sum((Counter(value) for value in values), Counter[str]())
-            total[key] = dict(sorted(counts.items()))
-        else:
-            total[key] = sum(values)
-    for key in ("source_seconds", "cpu_seconds"):
-        total[key] = round(sum(part[key] for part in parts), 3)
-    total["peak_rss_bytes"] = max(part["peak_rss_bytes"] for part in parts)
-    return total
 
 
 def _as_table(rows: list[dict[str, Any]]) -> pa.Table:

@@ -3,6 +3,9 @@
 Scores are stored for every clip, kept or not, so a threshold can be moved without decoding again.
 """
 
+from collections import Counter
+from collections.abc import Sequence
+
 from pydantic import Field
 
 from data_prep.filters import brightness, duration, motion, resolution
@@ -27,11 +30,30 @@ class FiltersConfig(Section):
     """Darkness."""
 
 
-def verdict(scores: Scores, config: FiltersConfig) -> str | None:
-    """Return the first reason, in a fixed order, why a clip is filtered; None to keep it."""
-    return (
-        resolution.verdict(scores.short_side_px, config.resolution)
-        or duration.verdict(scores.duration_s, config.duration)
-        or brightness.verdict(scores.brightness, config.brightness)
-        or motion.verdict(scores.motion, config.motion)
+def reasons(scores: Scores, config: FiltersConfig) -> tuple[str, ...]:
+    """Return every reason against a clip, in a fixed order; empty to keep it."""
+    verdicts = (
+        resolution.verdict(scores.short_side_px, config.resolution),
+        duration.verdict(scores.duration_s, config.duration),
+        brightness.verdict(scores.brightness, config.brightness),
+        motion.verdict(scores.motion, config.motion),
     )
+    return tuple(reason for reason in verdicts if reason is not None)
+
+
+def verdict(scores: Scores, config: FiltersConfig) -> str | None:
+    """Return the first of a clip's :func:`reasons`, or None to keep it."""
+    return next(iter(reasons(scores, config)), None)
+
+
+def verdict_on_video(clips: Sequence[str | None]) -> str | None:
+    """Return the commonest verdict on a video's clips, or None when one of them is kept.
+
+    Args:
+        clips: the verdict on each clip; at least one.
+    """
+    rejected = Counter(reason for reason in clips if reason is not None)
+    if rejected.total() < len(clips):
+        return None
+    # Ties go by name, so that the reason does not depend on the order of clips.
+    return min(rejected, key=lambda reason: (-rejected[reason], reason))

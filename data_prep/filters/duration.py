@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 from data_prep.types import Scene
 from infra.config import Section
 
+CUTTING = ("max_s", "edge_trim_frames")
+"""The keys that decide where clips begin and end; to change one takes decoding."""
+
 
 class DurationConfig(Section):
     """Which lengths of clip to keep."""

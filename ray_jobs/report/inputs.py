@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from infra import artifact, storage
 from infra.artifact import ArtifactInfo
 from infra.errors import UserError
@@ -25,16 +23,6 @@ class Artifact:
     summary: dict[str, Any]
     config_text: str
     """`config.yaml` as written; empty when there is none."""
-
-    def config(self, *keys: str) -> Any:
-        """The value at a path of keys in config.yaml, or None."""
-        try:
-            node = yaml.safe_load(self.config_text)
-        except yaml.YAMLError:
-            return None
-        for key in keys:
-            node = node.get(key) if isinstance(node, dict) else None
-        return node
 
     def records(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl in order of step; empty when there is none."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from infra import storage
 from infra.errors import UserError
+from ray_jobs import clip_tables
 from ray_jobs.report import charts, contact_sheet
 from ray_jobs.report.charts import Line
 from ray_jobs.report.contact_sheet import KEPT, ClipTable
@@ -195,6 +196,7 @@ def _pictures(clips: Sequence[Record]) -> list[dict[str, Any]]:
 
 def _histograms(clips: Artifact, table: ClipTable) -> list[dict[str, str]]:
     made = []
+    filters = clip_tables.filters_of(clips.uri)
     for name, (title, x_label, keys) in SCORE_AXES.items():
         groups = {s: table.scores[name][s] for s in (KEPT, "filtered") if s in table.scores[name]}
         values = [v for group in groups.values() for v in group.tolist() if v == v]
@@ -202,7 +204,7 @@ def _histograms(clips: Artifact, table: ClipTable) -> list[dict[str, str]]:
             continue
         low, high = min(values), max(values)
         room = 0.5 * (high - low)
-        limits = [clips.config("analysis", "filters", *key) for key in keys]
+        limits = [filters.get(section, {}).get(key) for section, key in keys]
         near = [
             float(limit)
             for limit in limits

@@ -13,7 +13,7 @@ from data_prep.schemas import CLIP_TABLE
 from infra import artifact, config, storage
 from infra.errors import UserError
 from infra.job import execute
-from ray_jobs import prepare
+from ray_jobs import clip_tables, prepare
 from ray_jobs.prepare import JOB, PrepareConfig
 
 
@@ -98,7 +98,7 @@ _ROWS = st.lists(
 @given(_ROWS, st.integers(1, 5))
 def test_sums_do_not_depend_on_how_rows_are_split(rows, size: int) -> None:
     tallies = [
-        prepare.tally(
+        clip_tables.tally(
             {
                 "status": status,
                 "reason": None if status == "kept" else reason,
@@ -110,9 +110,9 @@ def test_sums_do_not_depend_on_how_rows_are_split(rows, size: int) -> None:
         )
         for status, reason, clips in rows
     ]
-    whole = prepare.add_up(tallies)
-    parts = [prepare.add_up(tallies[at : at + size]) for at in range(0, len(rows), size)]
-    assert prepare.add_up(parts) == whole
+    whole = clip_tables.add_up(tallies)
+    parts = [clip_tables.add_up(tallies[at : at + size]) for at in range(0, len(rows), size)]
+    assert clip_tables.add_up(parts) == whole
     assert (
         whole["inputs"]
         == len(rows)

@@ -1,0 +1,68 @@
+"""Rows of a clip table under other thresholds, from the scores that are stored in them."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from itertools import accumulate, pairwise
+from typing import Any
+
+import pyarrow as pa
+
+from data_prep import filters
+from data_prep.filters import FiltersConfig
+from data_prep.types import Scores
+
+SCORES = tuple(field.name for field in fields(Scores))
+"""The scores that every clip of a table must have."""
+
+
+def reselect(
+    rows: pa.RecordBatch, config: FiltersConfig
+) -> tuple[pa.RecordBatch, list[tuple[str, ...]]]:
+    """Judge every clip anew, and every video by its clips.
+
+    Ids, spans, scores and thumbnails stay as they are, and so do rows without clips: those that
+    are quarantined or duplicates.
+
+    Args:
+        rows: of a clip table.
+        config: the thresholds.
+
+    Returns:
+        The rows, and all reasons against each of their clips in order.
+    """
+    clips = rows.column("clips")
+    flat = clips.flatten()
+    against = [filters.reasons(scores, config) for scores in _scores(flat.field("scores"))]
+    verdicts = [next(iter(reasons), None) for reasons in against]
+    statuses, reasons = rows.column("status").to_pylist(), rows.column("reason").to_pylist()
+    starts = [0, *accumulate(clips.value_lengths().to_pylist())]
+    for row, (first, end) in enumerate(pairwise(starts)):
+        if first < end:
+            reasons[row] = filters.verdict_on_video(verdicts[first:end])
+            statuses[row] = _status(reasons[row])
+    judged = _replace(flat, {"status": [_status(v) for v in verdicts], "reason": verdicts})
+    new = {
+        "status": pa.array(statuses, pa.string()),
+        "reason": pa.array(reasons, pa.string()),
+        "clips": pa.ListArray.from_arrays(pa.array(starts, pa.int32()), judged, type=clips.type),
+    }
+    columns = [new.get(name, rows.column(name)) for name in rows.schema.names]
+    return pa.RecordBatch.from_arrays(columns, schema=rows.schema), against
+
+
+def _scores(stored: pa.StructArray) -> Iterator[Scores]:
+    columns = [stored.field(name).to_pylist() for name in SCORES]
+    return (Scores(*values) for values in zip(*columns, strict=True))
+
+
+def _status(reason: str | None) -> str:
+    return "kept" if reason is None else "filtered"
+
+
+def _replace(clips: pa.StructArray, new: dict[str, list[Any]]) -> pa.StructArray:
+    kinds = list(clips.type)
+    columns = [
+        pa.array(new[kind.name], kind.type) if kind.name in new else clips.field(kind.name)
+        for kind in kinds
+    ]
+    return pa.StructArray.from_arrays(columns, fields=kinds)

