@@ -1,8 +1,8 @@
 """One video in, one row of the clip table out: the only decode that analysis makes.
 
-A single pass of small frames feeds cut detection, motion, brightness and thumbnails. Memory does
-not grow with the film: what is held is one chunk of frames, the thumbnails' candidates of the
-current shot, and a few numbers a frame.
+A single pass of small frames feeds cut detection, every score, the perceptual hash and thumbnails.
+Memory does not grow with the film: what is held is one chunk of frames, the thumbnails' candidates
+of the current shot, and a few numbers a frame.
 """
 
 import hashlib
@@ -10,20 +10,19 @@ import json
 import resource
 import time
 from array import array
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import cv2
 import numpy as np
 from pydantic import Field
 
 from data_prep import filters, probe
 from data_prep.decode import DecodeError, DecodeLimits, Decoder, Usage
-from data_prep.filters import FiltersConfig, brightness, duration, motion, resolution
+from data_prep.filters import FiltersConfig, duration, motion
+from data_prep.measurements import Measurements
 from data_prep.scenes import CutFinder, ScenesConfig
 from data_prep.thumbnails import Candidates
-from data_prep.types import FrameChunk, Scene, Scores, VideoInfo
+from data_prep.types import FrameChunk, Scene, VideoInfo
 from infra import storage
 from infra.config import Section
 from infra.errors import UserError, one_line
@@ -151,10 +150,8 @@ class Survey:
         self._times = array("d")
         self._shot_begins = 0
         self._candidates = Candidates(config.thumbnail_width_px)
-        self._last_luma: np.ndarray | None = None
+        self._measurements = Measurements(info)
         self._next_sample_s = 0.0
-        # One entry a sample: its frame, its luma, its difference to the sample before.
-        self._sample_frames, self._lumas, self._differences = array("q"), array("d"), array("d")
         self._found: list[tuple[Scene, bytes | None]] = []
 
     @property
@@ -187,12 +184,7 @@ class Survey:
         return [self._clip(scene, jpeg, video_id, fingerprint) for scene, jpeg in self._found]
 
     def _sample(self, number: int, frame_HWC: np.ndarray) -> None:
-        luma = cv2.cvtColor(frame_HWC, cv2.COLOR_RGB2GRAY)
-        last = self._last_luma
-        self._sample_frames.append(number)
-        self._lumas.append(float(luma.mean()))
-        self._differences.append(motion.difference(last, luma) if last is not None else 0.0)
-        self._last_luma = luma
+        self._measurements.add(number, frame_HWC)
         self._candidates.add(number, frame_HWC)
 
     def _close_shot(self, end_frame: int) -> None:
@@ -211,14 +203,7 @@ class Survey:
     def _clip(
         self, clip: Scene, jpeg: bytes | None, video_id: str, fingerprint: str
     ) -> dict[str, Any]:
-        inside = _between(self._sample_frames, clip.start_frame, clip.end_frame)
-        scores = Scores(
-            duration_s=duration.score(clip),
-            short_side_px=resolution.score(self._info),
-            # The first sample's difference reaches back to before the clip.
-            motion=motion.score(self._differences[inside][1:]),
-            brightness=brightness.score(self._lumas[inside]),
-        )
+        scores, box, phash = self._measurements.of(clip)
         reason = filters.verdict(scores, self._config.filters)
         return {
             "clip_id": clip_id(video_id, clip.start_frame, clip.end_frame, fingerprint),
@@ -229,6 +214,8 @@ class Survey:
             "status": "kept" if reason is None else "filtered",
             "reason": reason,
             "scores": vars(scores),
+            "crop_box": box and vars(box),
+            "phash": phash,
             "thumbnail": jpeg,
         }
 
@@ -237,11 +224,6 @@ def file_digest(path: Path) -> str:
     """Return the sha256 of a file's bytes, 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _between(frames: Sequence[int], start: int, end: int) -> slice:
-    first, stop = np.searchsorted(np.asarray(frames), [start, end])
-    return slice(int(first), int(stop))
 
 
 def _digest(text: str) -> str:

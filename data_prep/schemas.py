@@ -1,10 +1,20 @@
 """The versioned Arrow schemas of the tables that data preparation writes."""
 
+from dataclasses import fields
+
 import pyarrow as pa
 
-from data_prep.filters.motion import SCALE
+from data_prep import phash
+from data_prep.filters import black, blur, letterbox, motion
+from data_prep.types import CropBox, Scores
 
-VERSION = "1"
+CLIPS_VERSION = "2"
+MANIFEST_VERSION = "1"
+
+
+def _numbers(record: type) -> pa.StructType:
+    return pa.struct([pa.field(field.name, pa.float64()) for field in fields(record)])
+
 
 _CLIP = pa.struct(
     [
@@ -15,18 +25,10 @@ _CLIP = pa.struct(
         pa.field("end_frame", pa.int64(), nullable=False),
         pa.field("status", pa.string(), nullable=False),
         pa.field("reason", pa.string()),
-        pa.field(
-            "scores",
-            pa.struct(
-                [
-                    pa.field("duration_s", pa.float64()),
-                    pa.field("short_side_px", pa.float64()),
-                    pa.field("motion", pa.float64()),
-                    pa.field("brightness", pa.float64()),
-                ]
-            ),
-            nullable=False,
-        ),
+        # As exact as measured, so that a verdict made again from the table is the same.
+        pa.field("scores", _numbers(Scores), nullable=False),
+        pa.field("crop_box", _numbers(CropBox)),
+        pa.field("phash", pa.string()),
         pa.field("thumbnail", pa.binary()),
     ]
 )
@@ -54,8 +56,12 @@ CLIP_TABLE = pa.schema(
     ],
     metadata={
         "longtake.schema": "clips",
-        "longtake.version": VERSION,
-        "longtake.motion_scale": SCALE,
+        "longtake.version": CLIPS_VERSION,
+        "longtake.black_scale": black.SCALE,
+        "longtake.letterbox_scale": letterbox.SCALE,
+        "longtake.motion_scale": motion.SCALE,
+        "longtake.sharpness_scale": blur.SCALE,
+        "longtake.phash": phash.KIND,
     },
 )
 """One row is one input video, whatever became of it; its clips are a list within the row."""
@@ -66,6 +72,6 @@ MANIFEST = pa.schema(
         pa.field("uri", pa.string(), nullable=False),
         pa.field("caption", pa.string()),
     ],
-    metadata={"longtake.schema": "manifest", "longtake.version": VERSION},
+    metadata={"longtake.schema": "manifest", "longtake.version": MANIFEST_VERSION},
 )
 """The inputs of a run in their order."""

@@ -73,12 +73,37 @@ class Scene:
 
 
 @dataclass(frozen=True)
+class CropBox:
+    """The part of the frame within its black bars, as fractions of its width and height, 0 to 1.
+
+    Found on the analysed frame, so each edge is exact to 1/256 of the frame's longer side.
+    """
+
+    x: float
+    """Left edge, from the left."""
+    y: float
+    """Upper edge, from the top."""
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
 class Scores:
     """What is known of a clip; stored whether or not it is kept. None: could not be measured."""
 
     duration_s: float
     short_side_px: float
-    motion: float | None
-    """Mean absolute luma difference between samples, 0 to 255; see ``filters.motion.SCALE``."""
+    aspect_ratio: float
+    """Width divided by height."""
+    fps: float
+    """Mean frames per second of the video."""
+    black_share: float | None
+    """Share of samples that are nearly black, 0 to 1; see ``filters.black.SCALE``."""
     brightness: float | None
     """Mean luma, 0 to 255."""
+    letterbox_share: float | None
+    """Share of the frame that is black bars, 0 to 1; see ``filters.letterbox.SCALE``."""
+    motion: float | None
+    """Mean absolute luma difference between samples, 0 to 255; see ``filters.motion.SCALE``."""
+    sharpness: float | None
+    """Median variance of the Laplacian of luma, from 0; see ``filters.blur.SCALE``."""

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from data_prep import manifest as manifests
 from data_prep.analysis import AnalysisConfig, analyse
+from data_prep.filters import FiltersConfig
 from data_prep.schemas import CLIP_TABLE
 from infra import storage
 from infra.artifact import Output
@@ -41,22 +42,35 @@ def plan(config: PrepareConfig) -> list[str]:
     uris = [entry.uri for entry in manifest.entries]
     known = [storage.size_bytes(u) for u in uris if "://" not in u and storage.exists(u)]
     more = f" and {len(uris) - NAMES_SHOWN} more" if len(uris) > NAMES_SHOWN else ""
-    filters = config.analysis.filters
     return [
         f"inputs: {len(uris)} videos, {sum(known) / 1e6:.1f} MB ({len(known)} sizes known)",
         f"first: {', '.join(storage.name(u) for u in uris[:NAMES_SHOWN])}{more}",
         *manifest.notes,
         f"cuts: adaptive, ratio {config.analysis.scenes.ratio:g}, "
         f"at least {config.analysis.scenes.min_scene_frames} frames apart",
-        f"filter duration: {filters.duration.min_s:g} to {filters.duration.max_s:g} s "
-        f"(longer shots are split), {filters.duration.edge_trim_frames} frames trimmed",
-        f"filter resolution: short side of at least {filters.resolution.min_short_side_px} px",
-        f"filter motion: {filters.motion.min_score:g} to {filters.motion.max_score:g} of 255",
-        f"filter brightness: mean luma of at least {filters.brightness.min_luma:g} of 255",
+        *_limits(config.analysis.filters),
         f"decode: {' then '.join(config.analysis.decode.decoders)}, given up after "
         f"{config.analysis.decode.stall_s:g} s without progress",
         f"tasks: one a video, {config.resources.cpus_per_worker:g} CPUs each",
     ]
+
+
+def _limits(filters: FiltersConfig) -> list[str]:
+    """Return one line a filter, in the order in which they are asked."""
+    lines = [
+        f"filter resolution: short side of at least {filters.resolution.min_short_side_px} px",
+        f"filter aspect: width/height {filters.aspect.min_ratio:g} to {filters.aspect.max_ratio:g}",
+        f"filter frame rate: {filters.frame_rate.min_fps:g} to {filters.frame_rate.max_fps:g} "
+        "frames/s",
+        f"filter duration: {filters.duration.min_s:g} to {filters.duration.max_s:g} s "
+        f"(longer shots are split), {filters.duration.edge_trim_frames} frames trimmed",
+        f"filter black: at most {filters.black.max_share:g} of the samples",
+        f"filter brightness: mean luma of at least {filters.brightness.min_luma:g} of 255",
+        f"filter letterbox: bars over at most {filters.letterbox.max_share:g} of the frame",
+        f"filter motion: {filters.motion.min_score:g} to {filters.motion.max_score:g} of 255",
+        f"filter blur: sharpness of at least {filters.blur.min_sharpness:g}",
+    ]
+    return [*lines, "scores only: no clip is filtered"] if filters.score_only else lines
 
 
 def run(config: PrepareConfig, output: Output) -> dict[str, Any]:

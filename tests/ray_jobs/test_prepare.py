@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.analysis import source_id
+from data_prep.filters import FiltersConfig
 from data_prep.schemas import CLIP_TABLE
 from infra import artifact, config, storage
 from infra.errors import UserError
@@ -80,6 +81,12 @@ def test_plan_names_inputs_filters_and_thresholds(videos: Path, tmp_path: Path) 
     text = "\n".join(JOB.plan(_settings(videos, tmp_path / "out")))
     for part in ("6 videos", "a copy.mp4", "and 3 more", "1 other files", "2 to 60 s", "144 px"):
         assert part in text
+    for name in FiltersConfig.model_fields.keys() - {"score_only"}:
+        assert f"filter {name.replace('_', ' ')}: " in text
+    assert "scores only" not in text
+    scoring = {"filters": {"score_only": True}}
+    plan = JOB.plan(_settings(videos, tmp_path / "out", analysis=scoring))
+    assert "scores only: no clip is filtered" in plan
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match="not found"):
         JOB.plan(_settings(tmp_path / "no", tmp_path / "out"))

@@ -59,7 +59,13 @@ def picture(phase: float, height: int = 90, width: int = 160) -> np.ndarray:
     return np.clip(np.stack([red, green, blue], -1), 0, 255).astype(np.uint8)
 
 
-def clips(root: Path, videos: int = 6, clips_each: int = 14, row_group_size: int = 2) -> str:
+def clips(
+    root: Path,
+    videos: int = 6,
+    clips_each: int = 14,
+    row_group_size: int = 2,
+    score_only: bool = False,
+) -> str:
     """A clip table: kept and rejected clips, quarantined inputs, a hostile file name."""
     folder = root / "clips"
     (folder / "clips").mkdir(parents=True)
@@ -76,6 +82,7 @@ def clips(root: Path, videos: int = 6, clips_each: int = 14, row_group_size: int
             if reason:
                 rejected[reason] = rejected.get(reason, 0) + 1
             kept_clips += reason is None
+            bars = 0.25 if v == 2 else 0.0
             jpeg = thumbnails.jpeg(
                 np.clip(picture(v + 0.4 * c) * (luma / 120), 0, 255).astype(np.uint8)
             )
@@ -91,9 +98,16 @@ def clips(root: Path, videos: int = 6, clips_each: int = 14, row_group_size: int
                     "scores": {
                         "duration_s": duration,
                         "short_side_px": 720.0,
-                        "motion": motion,
+                        "aspect_ratio": 16 / 9,
+                        "fps": 24.0,
+                        "black_share": 0.0 if c else 0.25,
                         "brightness": luma,
+                        "letterbox_share": bars,
+                        "motion": motion,
+                        "sharpness": rng.gamma(3, 150.0),
                     },
+                    "crop_box": {"x": 0.0, "y": bars / 2, "width": 1.0, "height": 1 - bars},
+                    "phash": f"{v:08x}{c:08x}",
                     "thumbnail": jpeg,
                 }
             )
@@ -139,8 +153,14 @@ def clips(root: Path, videos: int = 6, clips_each: int = 14, row_group_size: int
     filters = {
         "duration": {"min_s": 2.0, "max_s": 60.0},
         "resolution": {"min_short_side_px": 144},
-        "motion": {"min_score": 0.9, "max_score": 255.0},
+        "aspect": {"min_ratio": 0.33, "max_ratio": 3.0},
+        "frame_rate": {"min_fps": 10.0, "max_fps": 125.0},
+        "black": {"max_share": 0.3},
         "brightness": {"min_luma": 12.0},
+        "letterbox": {"max_share": 1.0},
+        "motion": {"min_score": 0.9, "max_score": 255.0},
+        "blur": {"min_sharpness": 20.0},
+        "score_only": score_only,
     }
     return mark(folder, "clips", summary, 84.2, {"analysis": {"filters": filters}})
 

@@ -109,6 +109,13 @@ def test_accounting_is_shown_and_every_quarantined_input_listed(whole):
         assert name in whole
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_scores_without_limits_are_said_to_be_so(tmp_path, whole):
+    page, _ = report(tmp_path, [synthetic.clips(tmp_path / "in", score_only=True)])
+    assert "no limit was applied" in page
+    assert "no limit was applied" not in whole
+
+
 def test_joins_are_on_the_timeline(whole):
     assert whole.count("data-at=") == 5 + 1  # four joins make five stretches; no join makes one
 
