@@ -1,7 +1,8 @@
 """Killable decoding: frames of an untrusted video through a child process with limits.
 
 decord can spin for ever while holding the interpreter's lock, so no thread of this process can
-stop it; a child can be killed. The child (:mod:`data_prep.decode_worker`) tries decord, then PyAV.
+stop it; a child can be killed. Frames are asked of decord, then of PyAV, which goes on where decord
+failed, hung or died with its process (:mod:`data_prep.decode_worker`).
 """
 
 import fcntl
@@ -111,6 +112,7 @@ class Decoder:
             DecodeError: not a readable video.
         """
         if self._info is None:
+            self._waited_s = 0.0
             self._ask(do="probe")
             header = self._message(0.0)
             self._info = _video_info(header)
@@ -138,17 +140,21 @@ class Decoder:
             raise ValueError(f"give one of long_side_px {long_side_px} and size {size}")
         info = self.probe()
         width, height = size or fit(info.width_px, info.height_px, long_side_px or 0)
-        self._ask(
-            do="frames",
-            width=width,
-            height=height,
-            count=chunk_frames,
-            decoders=self._limits.decoders,
-        )
-        at = 0
-        for times, frames in self._chunks(width, height, info.duration_s):
-            yield FrameChunk(at, times, frames)
-            at += len(times)
+        self._waited_s = 0.0
+        request = {"do": "frames", "width": width, "height": height, "count": chunk_frames}
+        sent, last_s = 0, -1.0
+        failures: list[str] = []
+        for name in self._limits.decoders:
+            try:
+                self._ask(**request, decoder=name, sent=sent, after_s=last_s)
+                for times, frames in self._chunks(width, height, info.duration_s):
+                    yield FrameChunk(sent, times, frames)
+                    sent, last_s = sent + len(times), float(times[-1])
+                return
+            except DecodeError as error:
+                failures.append(f"{name}: {error.detail}"[:500])
+                if error.reason == "truncated" or len(failures) == len(self._limits.decoders):
+                    raise DecodeError(error.reason, "; ".join(failures)) from None
 
     def span(
         self,
@@ -191,6 +197,7 @@ class Decoder:
                 f"{self._limits.span_bytes}"
             )
         info = self.probe()
+        self._waited_s = 0.0
         self._ask(do="span", start_s=start_s, end_s=end_s, fps=fps, width=width, height=height)
         frames_THWC = np.empty((count, height, width, 3), np.uint8)
         at = 0
@@ -297,7 +304,6 @@ class Decoder:
             self._start()
         assert self._process is not None
         assert self._process.stdin is not None
-        self._waited_s = 0.0
         try:
             self._process.stdin.write(json.dumps({**request, "path": str(self._path)}).encode())
             self._process.stdin.write(b"\n")

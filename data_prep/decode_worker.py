@@ -16,131 +16,44 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from data_prep.film import COMPLETE, Film, Refused
+
 Chunk = tuple[np.ndarray, np.ndarray]
 """Timestamps (seconds from the first frame) and frames_THWC."""
 
-FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo"
-"""The demuxers that may be used: a playlist posing as a video must not open other files."""
-COMPLETE = 0.95
-"""The share of what the container claims that must come out; claims run slightly over."""
 RECYCLE_BYTES = 256 << 20
 """decord reads ahead without bound while its reader waits; past this a fresh one takes over."""
 MESSAGE_BYTES = 16 << 20
-
-
-class Refused(Exception):
-    """A video that cannot be read, with the reason that goes into the table."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-
-
-class Film:
-    """One open container, read by PyAV: what it claims, and spans of it."""
-
-    def __init__(self, path: str) -> None:
-        import av
-        import av.error
-        import av.logging
-        import av.stream
-
-        av.logging.set_level(av.logging.PANIC)
-        self.path = path
-        options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-        try:
-            self.container = av.open("file:" + path, options=options, metadata_errors="replace")
-        except av.error.FFmpegError as error:
-            raise Refused("open", f"no decoder opens it: {error.strerror}") from None
-        pictures = [
-            s
-            for s in self.container.streams.video
-            if not s.disposition & av.stream.Disposition.attached_pic
-        ]
-        if not pictures:
-            raise Refused("no_video_stream", "the file holds no video stream")
-        self.stream = pictures[0]
-        if self.stream.codec_context is None:
-            raise Refused("decode_error", "no decoder for the codec of its video stream")
-        self.stream.thread_count = 1
-        rate = self.stream.average_rate or self.stream.guessed_rate or self.stream.base_rate
-        if not rate or not self.stream.width or not self.stream.height:
-            raise Refused("decode_error", "the container states no frame rate or no frame size")
-        self.fps = float(rate)
-        self.tick_s = self.stream.time_base or Fraction(1, 90000)
-        self.start_s = float((self.stream.start_time or 0) * self.tick_s)
-        alone = len(self.container.streams) == 1
-        own = self.stream.duration
-        whole = self.container.duration
-        seconds = float(own * self.tick_s) if own else (whole or 0) / 1e6
-        self.duration_s = seconds
-        # A longer sound track may stretch the container, so its length proves nothing.
-        self.promised_s = seconds if own or alone else 0.0
-
-    def info(self) -> dict[str, Any]:
-        """Return what the container claims, by the names of :class:`data_prep.types.VideoInfo`."""
-        return {
-            "duration_s": self.duration_s,
-            "fps": self.fps,
-            "width_px": self.stream.width,
-            "height_px": self.stream.height,
-            "frames": self.stream.frames,
-            "codec": self.stream.codec_context.name,
-        }
-
-    def check_complete(self, frames: int, end_s: float) -> None:
-        """Refuse a film of which too little came out."""
-        if self.stream.frames:
-            if frames < COMPLETE * self.stream.frames:
-                raise Refused("truncated", f"read {frames} of {self.stream.frames} frames")
-        elif end_s < COMPLETE * self.promised_s - 1 / self.fps:
-            raise Refused("truncated", f"read {end_s:.2f} of {self.promised_s:.2f} seconds")
-
-    def seek(self, to_s: float) -> None:
-        """Go to the key frame at or before `to_s`."""
-        offset = int((to_s + self.start_s) / self.tick_s)
-        self.container.seek(offset, stream=self.stream, backward=True)
-
-    def pictures(self) -> Iterator[tuple[float, Any]]:
-        """Yield (seconds, frame) from the current position; damaged packets are passed over."""
-        import av.error
-
-        for packet in self.container.demux(self.stream):
-            try:
-                decoded = packet.decode()
-            except av.error.InvalidDataError:
-                continue  # what is lost shows up in the count at the end
-            for picture in decoded:
-                if picture.pts is not None:
-                    yield float(picture.pts * self.tick_s) - self.start_s, picture
 
 
 def with_decord(film: Film, width: int, height: int, count: int, after_s: float) -> Iterator[Chunk]:
     """Yield the frames after `after_s` with decord; short-lived readers bound the memory."""
     import decord
 
+    if not film.alone:
+        raise Refused("decode_error", "it cannot be told which of several streams to read")
+    if film.rotation and not (film.turns and "mov" in film.container.format.name):
+        raise Refused("decode_error", f"it does not turn by {film.rotation} degrees")
+    times = film.times()
+    at = int(np.searchsorted(times, after_s + 1e-6))
     decord.logging.set_level(decord.logging.FATAL)
-    reader, at, begun_bytes, times = None, 0, 0, np.zeros(0)
-    while True:
+    reader, begun_bytes = None, 0
+    while at < len(times):
         if reader is None:
             reader = decord.VideoReader(
                 film.path, decord.cpu(0), width, height, num_threads=1, fault_tol=5
             )
+            if len(reader) != len(times):
+                raise Refused("decode_error", f"{len(reader)} frames for {len(times)} times")
             begun_bytes = resident_bytes()
-            times = reader.get_frame_timestamp(range(len(reader)))[:, 0].astype(np.float64)
-            times -= times[0] if len(times) else 0.0
-            at = int(np.searchsorted(times, after_s, side="right"))
-        if at >= len(times):
-            return
         stop = min(at + count, len(times))
         frames = reader.get_batch(list(range(at, stop))).asnumpy()
         yield times[at:stop], frames
-        after_s, at = float(times[stop - 1]), stop
+        at = stop
         if resident_bytes() > begun_bytes + RECYCLE_BYTES:
             reader = None
 
@@ -149,21 +62,21 @@ def with_pyav(film: Film, width: int, height: int, count: int, after_s: float) -
     """Yield the frames after `after_s` with PyAV."""
     times: list[float] = []
     frames: list[np.ndarray] = []
-    first_s: float | None = None
-    fresh = Film(film.path)
+    seen, fresh = 0, Film(film.path)
     for time_s, picture in fresh.pictures():
-        first_s = time_s if first_s is None else first_s
-        if time_s - first_s <= after_s + 1e-6:
+        seen += 1
+        if time_s <= after_s + 1e-6:
             continue
-        times.append(time_s - first_s)
-        scaled = picture.reformat(width, height, "rgb24", interpolation="BILINEAR")  # as decord
-        frames.append(scaled.to_ndarray())
+        times.append(time_s)
+        frames.append(fresh.scaled(picture, width, height, "BILINEAR"))  # as decord
         if len(times) == count:
             yield np.array(times), np.stack(frames)
             times, frames = [], []
     fresh.container.close()
     if times:
         yield np.array(times), np.stack(frames)
+    if seen < COMPLETE * (seen + fresh.backwards):
+        raise Refused("decode_error", f"the times of {fresh.backwards} frames run backwards")
 
 
 DECODERS: dict[str, Callable[[Film, int, int, int, float], Iterator[Chunk]]] = {
@@ -195,22 +108,24 @@ class Worker:
     def _probe(self, path: str) -> None:
         self._send("info", **self._open(path).info())
 
-    def _frames(self, path: str, width: int, height: int, count: int, decoders: list[str]) -> None:
-        film, sent, last_s, failures = self._open(path), 0, -1.0, []
-        for name in decoders:
-            try:
-                for times, frames in DECODERS[name](film, width, height, count, last_s):
-                    self._send_frames(times, frames)
-                    sent, last_s = sent + len(times), float(times[-1])
-                break
-            except Exception as error:
-                failures.append(f"{name}: {type(error).__name__}: {error}"[:500])
-        else:
-            raise Refused("decode_error", "; ".join(failures))
+    def _frames(
+        self,
+        path: str,
+        width: int,
+        height: int,
+        count: int,
+        decoder: str,
+        sent: int,
+        after_s: float,
+    ) -> None:
+        film = self._open(path)
+        for times, frames in DECODERS[decoder](film, width, height, count, after_s):
+            self._send_frames(times, frames)
+            sent, after_s = sent + len(times), float(times[-1])
         if not sent:
             raise Refused("decode_error", "no frame came out")
-        film.check_complete(sent, last_s + 1 / film.fps)
-        self._send("end", decoder=name, failures=failures)
+        film.check_complete(sent, after_s + 1 / film.fps)
+        self._send("end", decoder=decoder)
 
     def _span(
         self, path: str, start_s: float, end_s: float, fps: float, width: int, height: int
@@ -221,11 +136,11 @@ class Worker:
         frames: list[np.ndarray] = []
         sent = 0
         for picture in _nearest(film, wanted, start_s, end_s):
-            frames.append(cover(picture, width, height))
+            frames.append(film.cover(picture, width, height))
             if len(frames) == batch or sent + len(frames) == len(wanted):
                 self._send_frames(wanted[sent : sent + len(frames)], np.stack(frames))
                 sent, frames = sent + len(frames), []
-        self._send("end", decoder="pyav", failures=[])
+        self._send("end", decoder="pyav")
 
     def _open(self, path: str) -> Film:
         if self._film is None or self._film.path != path:
@@ -246,9 +161,12 @@ class Worker:
 
 def _nearest(film: Film, wanted: np.ndarray, start_s: float, end_s: float) -> Iterator[Any]:
     """Yield for each wanted time the nearest frame that begins within [start_s, end_s)."""
-    half, slack = 0.5 / film.fps, 0.25 / film.fps  # stored times may be float32
+    half, slack = 0.5 / film.fps, min(0.25 / film.fps, 1e-3)  # stored times may be float32
     for back_s in (0.0, 2.0, 10.0, np.inf):  # a seek may land late: then from further back
-        film.seek(max(0.0, start_s - back_s) if np.isfinite(back_s) else 0.0)
+        if back_s == np.inf:
+            film = Film(film.path)  # some containers cannot even go back to their start
+        else:
+            film.seek(max(0.0, start_s - back_s))
         pictures = film.pictures()
         head = next(pictures, None)
         if head is not None and (head[0] <= start_s + half or back_s == np.inf):
@@ -269,17 +187,6 @@ def _nearest(film: Film, wanted: np.ndarray, start_s: float, end_s: float) -> It
         raise Refused("truncated", f"frames end at {reached_s:.2f} s, before {wanted[-1]:.2f} s")
     for _ in range(done, len(wanted)):
         yield before[1]
-
-
-def cover(picture: Any, width: int, height: int) -> np.ndarray:
-    """Scale a frame until it covers `width` x `height`, then cut out its centre (uint8 HWC)."""
-    scale = max(width / picture.width, height / picture.height)
-    wide = max(width, round(picture.width * scale))
-    high = max(height, round(picture.height * scale))
-    kind = "AREA" if scale < 1 else "BICUBIC"
-    scaled = picture.reformat(wide, high, "rgb24", interpolation=kind).to_ndarray()
-    top, left = (high - height) // 2, (wide - width) // 2
-    return scaled[top : top + height, left : left + width]
 
 
 def resident_bytes() -> int:

