@@ -149,6 +149,7 @@ def test_a_killed_run_goes_on_to_the_bit(straight: Path, killed: Path, pixels: s
     assert_same(output, straight)
 
 
+@pytest.mark.faults
 def test_a_damaged_checkpoint_is_passed_over(
     straight: Path, killed: Path, pixels: str, tmp_path: Path
 ):
@@ -169,6 +170,7 @@ def test_a_run_goes_on_with_another_number_of_workers(
     assert_close(output, straight)
 
 
+@pytest.mark.faults
 def test_a_loss_that_is_not_finite_stops_all_ranks(
     ray_session: None, pixels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
