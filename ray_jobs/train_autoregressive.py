@@ -5,6 +5,7 @@ input: a finished artifact of kind `tokens`. output: the trained model (`model.s
 """
 
 import math
+from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -99,19 +100,23 @@ class AutoregressiveTask:
     ) -> tuple[dict[str, Any], dict[str, bytes]]:
         """Return held-out losses, beside the entropy of the best model that ignores context."""
         device = next(model.parameters()).device
-        nll = [model(self._batch([sample], device)).cpu() for sample in samples]
-        ids = np.concatenate([sample["ids"].ravel() for sample in samples])
-        counts = np.bincount(ids, minlength=self._config.vocabulary.video)
-        nll_BTHW = torch.cat(nll)
-        ranges = {name: float(value) for name, value in frame_range_losses(nll_BTHW).items()}
-        loss = float(next_token_loss(nll_BTHW))
+        counts = np.zeros(self._config.vocabulary.video, np.int64)
+        total, ranges = 0.0, defaultdict[str, list[float]](list)
+        for sample in samples:
+            nll_BTHW = model(self._batch([sample], device))
+            total += float(nll_BTHW.sum())
+            counts += np.bincount(sample["ids"].ravel(), minlength=counts.size)
+            for name, value in frame_range_losses(nll_BTHW).items():
+                ranges[name].append(float(value))  # as many tokens in a range, whichever the clip
+        loss = total / int(counts.sum())
         return {
             "loss": loss,
             "loss_nats": loss,
-            **ranges,
+            **{name: float(np.mean(values)) for name, values in ranges.items()},
             "unigram_entropy_nats": float(unigram_entropy_nats(counts)),
-            "clips": len(samples),
-            "tokens": int(ids.size),
+            "clips": len({sample["clip_id"] for sample in samples}),
+            "windows": len(samples),
+            "tokens": int(counts.sum()),
         }, {}
 
     def export(self, model: nn.Module, folder: str) -> None:

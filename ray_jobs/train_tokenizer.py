@@ -83,7 +83,8 @@ class TokenizerTask:
                 rows += [_frames(x_BCTHW), _frames(y_BCTHW)]
         use = usage(torch.cat(ids), tokenizer.codebook_size)
         figures = {
-            "clips": len(samples),
+            "clips": len({sample["clip_id"] for sample in samples}),
+            "windows": len(samples),
             "frames": int(samples[0]["pixels"].shape[0]),
             "psnr_db": float(np.mean(errors)),
             "psnr_constant_colour_db": float(np.mean(baselines)),

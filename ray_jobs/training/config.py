@@ -63,7 +63,8 @@ class RunConfig(Section):
     checkpoint_every_steps: Annotated[int, Field(ge=1)] = 1000
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
     validate_every_steps: Annotated[int, Field(ge=1)] = 1000
-    validation_clips: Annotated[int, Field(ge=1)] = 64
+    validation_windows: Annotated[int, Field(ge=1)] = 64
+    """Held-out windows to judge on, of each length that the stage trains on."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """How often lost workers are started again from the last checkpoint."""
     threads_per_worker: Annotated[int, Field(ge=1)] | None = None

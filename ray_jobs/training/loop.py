@@ -1,10 +1,10 @@
 """The stage loop that every Ray Train worker runs."""
 
+import contextlib
 import math
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def train(settings: dict[str, Any]) -> None:
                 storage.write_json(storage.join(work.output, STOPPED), stopped)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _last_whole(rank: int, workers: int) -> Iterator[str | None]:
     """Yield a folder with the newest checkpoint that all ranks find whole; None without one."""
     latest = ray.train.get_checkpoint()
@@ -138,9 +138,9 @@ class _Run:
         work, place, run = self.work, self.place, self.work.run
         seed = derive(work.seed, "stage", stage.name)
         loader = Loader(work.data, TRAIN, stage.data, stage.steps, stage.batch_size, seed)
-        judged = held_out(work.data, stage, run.validation_clips)
+        judged = held_out(work.data, stage, run.validation_windows)
         bar = Progress(stage.steps, stage.name, "steps", done=place.stage_step)
-        with ThreadPoolExecutor(1) as ahead, bar if self.rank == 0 else nullcontext():
+        with ThreadPoolExecutor(1) as ahead, bar if self.rank == 0 else contextlib.nullcontext():
             batches = _prefetched(
                 ahead, loader, place.stage_step, stage.steps, self.rank, self.workers
             )
@@ -242,7 +242,7 @@ class _Run:
             )
 
     def _finish(self, model: torch.nn.Module) -> None:
-        judged = held_out(self.work.data, self.work.stages[-1], self.work.run.validation_clips)
+        judged = held_out(self.work.data, self.work.stages[-1], self.work.run.validation_windows)
         model.eval()
         with torch.no_grad():
             figures, pictures = self.work.task.validate(model, judged)
@@ -267,21 +267,24 @@ def _grad_norm(engine: deepspeed.DeepSpeedEngine) -> dict[str, float]:
 
 
 def held_out(uri: str, stage: StageConfig, count: int) -> list[Sample]:
-    """Return up to `count` validation samples of the stage's longest length that there is.
+    """Return up to `count` validation samples of each of the stage's lengths, longest first.
+
+    Few clips of a small corpus are long; shorter windows bring in the others.
 
     Raises:
         UserError: nothing is held out in any of the stage's lengths.
     """
+    samples: list[Sample] = []
     for mix in sorted(stage.data, key=lambda mix: -mix.frames):
-        try:
-            return Loader(uri, VALIDATION, [mix], 1, 1, seed=0).first(count)
-        except UserError:
-            continue
-    lengths = ", ".join(str(mix.frames) for mix in stage.data)
-    raise UserError(
-        f"{uri}: no validation clip of {lengths} frames; hold out more (validation_share), "
-        "or train on shorter clips"
-    )
+        with contextlib.suppress(UserError):
+            samples += Loader(uri, VALIDATION, [mix], 1, 1, seed=0).first(count)
+    if not samples:
+        lengths = ", ".join(str(mix.frames) for mix in stage.data)
+        raise UserError(
+            f"{uri}: no validation clip of {lengths} frames; hold out more (validation_share), "
+            "or train on shorter clips"
+        )
+    return samples
 
 
 def _prefetched(

@@ -207,7 +207,8 @@ def tokenizer(root: Path, psnr_db: float = 24.6, used: int = 431) -> str:
         "parameters": 1_284_355,
         "steps": 120,
         "validation": {
-            "clips": 12,
+            "clips": 8,
+            "windows": 12,
             "psnr_db": psnr_db,
             "psnr_constant_colour_db": 15.9,
             "codebook_size": 512,
