@@ -41,7 +41,7 @@ check: setup
 	.venv/bin/codespell
 
 lock:
-	.venv/bin/uv pip compile --quiet pyproject.toml --extra dev --no-emit-index-url --no-header \
+	.venv/bin/uv pip compile --quiet pyproject.toml --all-extras --no-emit-index-url --no-header \
 		--no-annotate --python-version 3.11 -o requirements.lock
 
 clean:
