@@ -2,21 +2,26 @@
 
 ::
 
-    shards ─index (light columns)─▶ buckets by frames ─permute row groups, items─▶ batch(step)
+    shards ─footers─▶ buckets by frames ─permute row groups, items within some─▶ batch(step)
 
 A **bucket** holds the items of one frame count, so that no batch pads. A stage's **mix** gives
 each bucket a weight; which bucket a step draws from depends on the seed and the step alone.
 Nothing is consumed in order, so there is no cursor to save beyond the step itself, and any number
-of workers reads the same global batches.
+of workers reads the same global batches. What there is stands in the footers: shuffling needs no
+pass over the corpus, and memory holds the row groups that are being mixed.
 """
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import Field
 
 from data_prep import shards
@@ -25,7 +30,8 @@ from infra.config import Section
 from infra.errors import UserError
 from infra.seeding import rng
 
-SHUFFLE_ROW_GROUPS = 16  # how many row groups are mixed at once, and so kept in memory
+SHUFFLE_ROW_GROUPS = 8  # of one length are mixed at once, and so kept in memory
+_FOOTERS_AT_ONCE = 16
 
 
 class Mix(Section):
@@ -35,17 +41,76 @@ class Mix(Section):
     weight: Annotated[float, Field(gt=0)] = 1.0
 
 
-@dataclass(frozen=True)
-class Item:
-    """One training sample's place: which row of which row group, which window of its clip."""
-
-    group: int
-    row: int
-    window: int
-
-
 Sample = dict[str, Any]
-"""A row's columns, with ``pixels`` (T,H,W,3) uint8 or ``ids`` (T,H,W) int32 of one window."""
+"""A row's columns, with ``pixels`` (T,H,W,3) uint8 or ``ids`` (T,H,W) int32 of one window. The
+arrays are views of the shard's memory and may not be written to."""
+
+
+@dataclass(frozen=True)
+class _Group:
+    """One row group of one file."""
+
+    file: str
+    number: int
+
+
+class _Bucket:
+    """The items of one frame count: which row groups have how many.
+
+    Args:
+        counts: items of each row group.
+    """
+
+    def __init__(self, counts: NDArray[np.int64]) -> None:
+        self.groups = np.flatnonzero(counts)
+        self.counts = counts[self.groups]
+        self.size = int(self.counts.sum())
+        self._epoch: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
+        self._pool: tuple[tuple[int, int], NDArray[np.int64]] | None = None
+
+    def ordered(self, place: int) -> tuple[int, int]:
+        """Return an item's row group, and its number there, in the files' order."""
+        ends = np.cumsum(self.counts)
+        at = int(np.searchsorted(ends, place, side="right"))
+        return int(self.groups[at]), int(place - (ends[at] - self.counts[at]))
+
+    def shuffled(
+        self, places: NDArray[np.int64], *seed: Any
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the row group and the number there of each place, counted over epochs.
+
+        In each epoch the row groups are permuted, and the items of every `SHUFFLE_ROW_GROUPS` of
+        them mixed.
+        """
+        groups, items = np.empty_like(places), np.empty_like(places)
+        epochs, within = np.divmod(places, self.size)
+        for epoch in np.unique(epochs).tolist():
+            permuted, ends = self._order_of_groups(epoch, *seed)
+            pools = np.searchsorted(ends, within, side="right") // SHUFFLE_ROW_GROUPS
+            for pool in np.unique(pools[epochs == epoch]).tolist():
+                mixed = slice(pool * SHUFFLE_ROW_GROUPS, (pool + 1) * SHUFFLE_ROW_GROUPS)
+                counts = self.counts[permuted[mixed]]
+                order = self._order_of_items(epoch, pool, int(counts.sum()), *seed)
+                chosen = (epochs == epoch) & (pools == pool)
+                item = order[within[chosen] - int(ends[mixed][0] - counts[0])]
+                inner = np.cumsum(counts)
+                at = np.searchsorted(inner, item, side="right")
+                groups[chosen] = self.groups[permuted[mixed][at]]
+                items[chosen] = item - (inner[at] - counts[at])
+        return groups, items
+
+    def _order_of_groups(
+        self, epoch: int, *seed: Any
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if self._epoch is None or self._epoch[0] != epoch:
+            permuted = rng(*seed, epoch).permutation(len(self.groups))
+            self._epoch = epoch, permuted, np.cumsum(self.counts[permuted])
+        return self._epoch[1:]
+
+    def _order_of_items(self, epoch: int, pool: int, count: int, *seed: Any) -> NDArray[np.int64]:
+        if self._pool is None or self._pool[0] != (epoch, pool):
+            self._pool = (epoch, pool), rng(*seed, epoch, "pool", pool).permutation(count)
+        return self._pool[1]
 
 
 class Loader:
@@ -67,12 +132,11 @@ class Loader:
         self, uri: str, split: str, mix: Sequence[Mix], steps: int, batch_size: int, seed: int
     ) -> None:
         self.kind = artifact.read(uri, ("pixels", "tokens")).kind
-        self.batch_size, self._seed = batch_size, seed
-        self._files: list[tuple[str, int]] = []  # row group number -> (file, row group in file)
-        self._cache: OrderedDict[int, list[dict[str, Any]]] = OrderedDict()
-        self._buckets: dict[int, list[Item]] = {entry.frames: [] for entry in mix}
-        self._index(uri, split)
-        empty = [frames for frames, items in self._buckets.items() if not items]
+        self.batch_size, self._seed, self._split = batch_size, seed, split
+        self._groups: list[_Group] = []
+        self._cache: OrderedDict[int, _Rows] = OrderedDict()
+        self._buckets = self._index(uri, [entry.frames for entry in mix])
+        empty = [frames for frames, bucket in self._buckets.items() if not bucket.size]
         if empty:
             raise UserError(f"{uri}: no {split} clip of {empty[0]} frames; see its summary.json")
         weights = np.array([entry.weight for entry in mix])
@@ -80,103 +144,137 @@ class Loader:
         chosen = rng(seed, "mix").choice(lengths, size=max(steps, 1), p=weights / weights.sum())
         self._chosen = chosen
         self._drawn = {f: np.cumsum(chosen == f) - (chosen == f) for f in self._buckets}
-        self._orders: dict[tuple[int, int], np.ndarray] = {}
 
     def __len__(self) -> int:
         """The number of samples in all buckets."""
-        return sum(len(items) for items in self._buckets.values())
+        return sum(bucket.size for bucket in self._buckets.values())
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> list[Sample]:
         """Return this rank's share of the batch of `step`: shares in rank order are the batch."""
         frames = int(self._chosen[step])
         first = int(self._drawn[frames][step]) * self.batch_size
         share = self.batch_size // world_size
-        places = range(rank * share, (rank + 1) * share)
-        return [self._sample(frames, first + place) for place in places]
+        places = np.arange(rank * share, (rank + 1) * share, dtype=np.int64) + first
+        bucket = self._buckets[frames]
+        groups, items = bucket.shuffled(places, self._seed, "epoch", frames)
+        samples = []
+        for place, group, item in zip(
+            places.tolist(), groups.tolist(), items.tolist(), strict=True
+        ):
+            offset = None
+            if self.kind == "pixels":
+                offset = rng(self._seed, "offset", frames, *divmod(place, bucket.size)).random()
+            samples.append(self._rows(group).sample(item, frames, offset))
+        return samples
 
     def first(self, count: int) -> list[Sample]:
         """Return up to `count` samples, evenly spread over the longest bucket, always the same."""
         frames = max(self._buckets)
-        items = self._buckets[frames]
-        places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
-        return [self._read(items[place], frames, offset=None) for place in places]
+        bucket = self._buckets[frames]
+        places = np.linspace(0, bucket.size - 1, min(count, bucket.size)).round().astype(int)
+        found = (bucket.ordered(place) for place in places)
+        return [self._rows(group).sample(item, frames, None) for group, item in found]
 
-    def _sample(self, frames: int, place: int) -> Sample:
-        epoch, within = divmod(place, len(self._buckets[frames]))
-        item = self._buckets[frames][self._order(frames, epoch)[within]]
-        offset = rng(self._seed, "offset", frames, epoch, within).random()
-        return self._read(item, frames, offset)
+    def _index(self, uri: str, frames: list[int]) -> dict[int, _Bucket]:
+        files = storage.list_files(storage.join(uri, self.kind), (".parquet",))
+        with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
+            held = list(pool.map(self._footer, files))
+        for file, groups in zip(files, held, strict=True):
+            self._groups += [_Group(file, number) for number in range(len(groups))]
+        lengths = [group.get(self._split, {}) for groups in held for group in groups]
+        return {
+            f: _Bucket(np.array([self._items(group, f) for group in lengths], dtype=np.int64))
+            for f in frames
+        }
 
-    def _order(self, frames: int, epoch: int) -> np.ndarray:
-        """Return an epoch's order: row groups permuted, then items within a few of them."""
-        if (frames, epoch) not in self._orders:
-            random = rng(self._seed, "epoch", frames, epoch)
-            by_group: dict[int, list[int]] = {}
-            for place, item in enumerate(self._buckets[frames]):
-                by_group.setdefault(item.group, []).append(place)
-            groups = [by_group[g] for g in random.permutation(sorted(by_group))]
-            order: list[int] = []
-            for start in range(0, len(groups), SHUFFLE_ROW_GROUPS):
-                near = [p for group in groups[start : start + SHUFFLE_ROW_GROUPS] for p in group]
-                order += list(random.permutation(near))
-            stale = [key for key in self._orders if key[0] == frames and key[1] < epoch - 1]
-            for key in stale:
-                del self._orders[key]
-            self._orders[frames, epoch] = np.array(order)
-        return self._orders[frames, epoch]
+    def _items(self, lengths: dict[int, int], frames: int) -> int:
+        if self.kind == "tokens":
+            return lengths.get(frames, 0)
+        return sum(count * (clip // frames) for clip, count in lengths.items())
 
-    def _index(self, uri: str, split: str) -> None:
+    def _footer(self, file: str) -> list[shards.Lengths]:
         expected = shards.PIXELS if self.kind == "pixels" else shards.TOKENS
-        light = (
-            ["split", "frames"]
-            if self.kind == "pixels"
-            else ["split", "windows.list.element.frames"]
-        )
-        for file in storage.list_files(storage.join(uri, self.kind), (".parquet",)):
-            with storage.open_input(file) as source:
-                parquet = pq.ParquetFile(source)
-                try:
-                    shards.check(parquet.schema_arrow, expected, file)
-                except ValueError as error:
-                    raise UserError(str(error)) from None
-                for number in range(parquet.num_row_groups):
-                    group = len(self._files)
-                    self._files.append((file, number))
-                    rows = parquet.read_row_group(number, columns=light).to_pylist()
-                    for row, columns in enumerate(rows):
-                        if columns["split"] == split:
-                            self._add(group, row, columns)
+        with storage.open_input(file) as source:
+            parquet = pq.ParquetFile(source)
+            try:
+                shards.check(parquet.schema_arrow, expected, file)
+            except ValueError as error:
+                raise UserError(str(error)) from None
+            return shards.lengths(parquet)
 
-    def _add(self, group: int, row: int, columns: dict[str, Any]) -> None:
-        if self.kind == "pixels":
-            for frames, items in self._buckets.items():
-                items += [Item(group, row, w) for w in range(columns["frames"] // frames)]
-            return
-        for number, window in enumerate(columns["windows"]):
-            if window["frames"] in self._buckets:
-                self._buckets[window["frames"]].append(Item(group, row, number))
-
-    def _rows(self, group: int) -> list[dict[str, Any]]:
+    def _rows(self, group: int) -> "_Rows":
         if group not in self._cache:
-            file, number = self._files[group]
-            with storage.open_input(file) as source:
-                self._cache[group] = pq.ParquetFile(source).read_row_group(number).to_pylist()
-            while len(self._cache) > 2 * SHUFFLE_ROW_GROUPS:
+            place = self._groups[group]
+            with storage.open_input(place.file) as source:
+                table = pq.ParquetFile(source).read_row_group(place.number)
+            self._cache[group] = _Rows(table, self._split, self.kind)
+            while len(self._cache) > (SHUFFLE_ROW_GROUPS + 1) * len(self._buckets):
                 self._cache.popitem(last=False)
         self._cache.move_to_end(group)
         return self._cache[group]
 
-    def _read(self, item: Item, frames: int, offset: float | None) -> Sample:
-        row = self._rows(item.group)[item.row]
-        if self.kind == "tokens":
-            window = row["windows"][item.window]
-            ids = np.array(window["ids"], dtype=np.int32).reshape(window["shape"])
-            return {**row, "ids": ids, "windows": None}
-        slack = row["frames"] - frames
-        spread = max(slack - (item.window * frames), 0) if offset is not None else 0
-        start = item.window * frames + round((offset or 0.0) * min(spread, frames - 1))
+
+class _Rows:
+    """One row group in memory: the bulk stays as Arrow has it, the rest is Python values."""
+
+    def __init__(self, table: pa.Table, split: str, kind: str) -> None:
+        bulk = "pixels" if kind == "pixels" else "windows"
+        lists = ["text_ids"] if kind == "tokens" else []
+        self._light = table.drop_columns([bulk, *lists]).to_pylist()
+        self._bulk = _whole(table[bulk])
+        self._kind, self._split = kind, split
+        self._items: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        if kind == "tokens":
+            windows = self._bulk.flatten()
+            self._frames = windows.field("frames").to_numpy()
+            self._row_ends = np.asarray(self._bulk.value_lengths()).cumsum()
+            self._shapes = windows.field("shape").to_pylist()
+            self._ids = _lists(windows.field("ids"))
+            for row, text in zip(self._light, _lists(_whole(table["text_ids"])), strict=True):
+                row["text_ids"] = text
+
+    def sample(self, item: int, frames: int, offset: float | None) -> Sample:
+        """Return one window; `offset` in [0, 1) shifts a window of pixels by part of its length."""
+        rows, windows = self._places(frames)
+        row, window = int(rows[item]), int(windows[item])
+        light = self._light[row]
+        if self._kind == "tokens":
+            return {**light, "ids": self._ids[window].reshape(self._shapes[window])}
+        slack = light["frames"] - frames
+        spread = max(slack - (window * frames), 0) if offset is not None else 0
+        start = window * frames + round((offset or 0.0) * min(spread, frames - 1))
         start = min(start, slack)
-        size = row["height"] * row["width"] * 3
-        part = memoryview(row["pixels"])[start * size : (start + frames) * size]
-        pixels = np.frombuffer(part, np.uint8).reshape(frames, row["height"], row["width"], 3)
-        return {**row, "pixels": pixels, "start_frame": start}
+        height, width = light["height"], light["width"]
+        part = np.frombuffer(
+            self._bulk[row].as_buffer(),
+            np.uint8,
+            count=frames * height * width * 3,
+            offset=start * height * width * 3,
+        )
+        pixels = part.reshape(frames, height, width, 3)
+        return {**light, "pixels": pixels, "start_frame": start}
+
+    def _places(self, frames: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the row and the window of every item of a length."""
+        if frames not in self._items:
+            if self._kind == "tokens":
+                windows = np.flatnonzero(self._frames == frames)
+                rows = np.searchsorted(self._row_ends, windows, side="right")
+            else:
+                counts = np.array([row["frames"] // frames for row in self._light], dtype=np.int64)
+                rows = np.repeat(np.arange(len(counts)), counts)
+                windows = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+            ours = np.array([row["split"] == self._split for row in self._light], dtype=bool)[rows]
+            self._items[frames] = rows[ours], windows[ours]
+        return self._items[frames]
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array, without copying where it is one."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _lists(array: pa.ListArray) -> list[NDArray[np.int32]]:
+    """Return each list as a view of the array's memory."""
+    values, ends = array.values.to_numpy(), array.offsets.to_numpy().tolist()
+    return [values[start:end] for start, end in itertools.pairwise(ends)]

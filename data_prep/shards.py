@@ -1,8 +1,21 @@
-"""Pixel shards and token shards: versioned Parquet schemas, one row a clip."""
+"""Pixel shards and token shards: versioned Parquet schemas, one row a clip.
+
+Each file's footer tells how many clips (of pixels) or windows (of tokens) of each length every row
+group holds, by split, so that a loader knows what there is without reading a row.
+"""
+
+import json
+from collections import Counter
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-VERSION = "1"
+VERSION = "2"
+_LENGTHS = "longtake.lengths"
+
+Lengths = dict[str, dict[int, int]]
+"""Split to frames to how many."""
 
 _PROVENANCE = [
     pa.field("clip_id", pa.string(), nullable=False),
@@ -63,3 +76,41 @@ def check(schema: pa.Schema, expected: pa.Schema, file: str) -> None:
     missing = [name for name in expected.names if name not in schema.names]
     if missing:
         raise ValueError(f"{file}: columns missing: {', '.join(missing)}")
+
+
+class Writer(pq.ParquetWriter):
+    """Write shards, a row group a table, and what they hold into the footer."""
+
+    def __init__(self, where: Any, schema: pa.Schema) -> None:
+        super().__init__(where, schema, compression="zstd")
+        self._lengths: list[Lengths] = []
+
+    def write_table(self, table: pa.Table, row_group_size: int | None = None) -> None:
+        """Write `table` as one row group."""
+        super().write_table(table, row_group_size or max(table.num_rows, 1))
+        self._lengths.append(_lengths(table))
+
+    def close(self) -> None:
+        """Write the footer."""
+        if self.is_open:
+            self.add_key_value_metadata({_LENGTHS: json.dumps(self._lengths)})
+        super().close()
+
+
+def lengths(file: pq.ParquetFile) -> list[Lengths]:
+    """Return what each row group holds, out of the footer of a file of :class:`Writer`."""
+    counts = json.loads((file.metadata.metadata or {})[_LENGTHS.encode()])
+    return [
+        {split: {int(f): n for f, n in held.items()} for split, held in group.items()}
+        for group in counts
+    ]
+
+
+def _lengths(table: pa.Table) -> Lengths:
+    held: dict[str, Counter[int]] = {}
+    windows = "windows" in table.schema.names
+    column = table["windows"] if windows else table["frames"]
+    for split, value in zip(table["split"].to_pylist(), column, strict=True):
+        frames = value.values.field("frames").to_pylist() if windows else [value.as_py()]
+        held.setdefault(split, Counter()).update(frames)
+    return {split: dict(sorted(counts.items())) for split, counts in sorted(held.items())}

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 
+from data_prep import shards
 from infra import storage
 from infra.artifact import Output
 from infra.config import Resources
@@ -111,7 +112,7 @@ class _Writer:
         count = 0
         with (
             storage.open_output(_file(self._output, self._folder, number)) as file,
-            pq.ParquetWriter(file, self._schema, compression="zstd") as writer,
+            shards.Writer(file, self._schema) as writer,
         ):
             group: list[Row] = []
             for made in self._worker.rows(json.loads(row["units"])):
@@ -134,5 +135,13 @@ def _file(output: Output, folder: str, number: int) -> str:
     return output.path(folder, f"part-{number:05d}.parquet")
 
 
-def _bytes(rows: list[Row]) -> int:
-    return sum(len(v) if isinstance(v, bytes) else 64 for row in rows for v in row.values())
+def _bytes(value: Any) -> int:
+    """Return about how many bytes a value takes as Arrow has it."""
+    if isinstance(value, bytes | str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_bytes, value.values()))
+    if isinstance(value, list):
+        plain = not value or isinstance(value[0], int | float)
+        return 4 * len(value) if plain else sum(map(_bytes, value))
+    return 8

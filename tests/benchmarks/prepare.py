@@ -26,6 +26,7 @@ from infra import cluster
 from infra.config import build
 from infra.job import execute
 from ray_jobs import prepare
+from tests.benchmarks.report import report
 
 
 def bare_pass(path: str) -> float:
@@ -55,10 +56,6 @@ def _cpu_s() -> float:
 
 def _pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1)
-
-
-def _verdict(name: str, ratio: float, limit: float) -> None:
-    print(f"{name} {ratio:.3f} (target at most {limit}: {'met' if ratio <= limit else 'missed'})")
 
 
 def compare_analysis(film: str, rounds: int) -> float:
@@ -93,7 +90,7 @@ def compare_prepare(film: str, workers: int) -> float:
 
 
 def main() -> None:
-    """Print both ratios."""
+    """Measure both ratios and report them."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.prepare",
         description=__doc__,
@@ -105,8 +102,11 @@ def main() -> None:
     film = args.film or str(samples.big_buck_bunny())
     analysis = compare_analysis(film, args.rounds)
     whole = compare_prepare(film, len(os.sched_getaffinity(0)))
-    _verdict("analysis_to_decode", analysis, 1.5)
-    _verdict("prepare_to_decode", whole, 1.8)
+    report(
+        "prepare",
+        {"analysis_to_decode": analysis, "prepare_to_decode": whole},
+        {"analysis_to_decode": "<= 1.5", "prepare_to_decode": "<= 1.8"},
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep import shards
+from data_prep import loader, shards
 from data_prep.loader import Loader, Mix
 from infra import artifact, storage
 from infra.config import JobConfig
@@ -27,7 +27,7 @@ def write(
     for number, part in enumerate((rows[:half], rows[half:])):
         with (
             storage.open_output(output.path(kind, f"part-{number}.parquet")) as file,
-            pq.ParquetWriter(file, schema) as writer,
+            shards.Writer(file, schema) as writer,
         ):
             for start in range(0, len(part), per_group):
                 writer.write_table(pa.Table.from_pylist(part[start : start + per_group], schema))
@@ -136,5 +136,23 @@ def test_shards_of_another_version_are_refused(tmp_path: Path):
     uri = write(tmp_path, "pixels", other, [
         {**provenance(n, 1), "height": 1, "width": 1, "pixels": b"abc"} for n in range(2)
     ])  # fmt: skip
-    with pytest.raises(UserError, match=r"longtake.version is '0'; expected '1'"):
+    with pytest.raises(UserError, match=r"longtake.version is '0'; expected '2'"):
         Loader(uri, "train", [Mix(frames=1)], 1, 1, seed=0)
+
+
+def test_an_epoch_is_whole_however_many_row_groups_are_mixed_at_once(
+    tokens: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(loader, "SHUFFLE_ROW_GROUPS", 2)
+    epoch = Loader(tokens, "train", [Mix(frames=5)], 18, 1, seed=3)
+    seen = [epoch.batch(step)[0]["clip_id"] for step in range(18)]
+    assert Counter(seen) == {f"c{n}": 3 for n in range(8) if n % 4 != 3}
+    assert seen != sorted(seen)
+
+
+def test_building_reads_footers_and_no_rows(pixels: str, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a row group was read")
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", refuse)
+    assert len(Loader(pixels, "train", [Mix(frames=5)], 1, 1, seed=0)) == 16

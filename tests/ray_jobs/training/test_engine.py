@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -43,8 +42,11 @@ def pixels(tmp_path_factory: pytest.TempPathFactory) -> str:
             "split": "validation" if clip % 8 == 7 else "train", "start_s": 0.0, "end_s": 1.0,
             "frames": 9, "height": 16, "width": 16, "pixels": data.tobytes(),
         })  # fmt: skip
-    with storage.open_output(output.path("pixels", "part-00000.parquet")) as file:
-        pq.write_table(pa.Table.from_pylist(rows, shards.PIXELS), file)
+    with (
+        storage.open_output(output.path("pixels", "part-00000.parquet")) as file,
+        shards.Writer(file, shards.PIXELS) as writer,
+    ):
+        writer.write_table(pa.Table.from_pylist(rows, shards.PIXELS))
     artifact.finish(output, "pixels", {"clips": 16}, time.monotonic())
     return output.uri
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from data_prep import shards
@@ -35,7 +34,8 @@ def pixels(tmp_path: Path) -> str:
         "pixels", JobConfig(input=(str(tmp_path),), output=str(tmp_path / "pixels"))
     )
     Path(output.path("pixels", "")).mkdir()
-    pq.write_table(pa.Table.from_pylist(rows, shards.PIXELS), output.path("pixels", "part.parquet"))
+    with shards.Writer(output.path("pixels", "part.parquet"), shards.PIXELS) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, shards.PIXELS))
     artifact.finish(output, "pixels", {}, time.monotonic())
     return output.uri
 
