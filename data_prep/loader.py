@@ -132,7 +132,7 @@ class Loader:
         self, uri: str, split: str, mix: Sequence[Mix], steps: int, batch_size: int, seed: int
     ) -> None:
         self.kind = artifact.read(uri, ("pixels", "tokens")).kind
-        self.batch_size, self._seed, self._split = batch_size, seed, split
+        self.batch_size, self.seed, self._split = batch_size, seed, split
         self._groups: list[_Group] = []
         self._cache: OrderedDict[int, _Rows] = OrderedDict()
         self._buckets = self._index(uri, [entry.frames for entry in mix])
@@ -156,14 +156,14 @@ class Loader:
         share = self.batch_size // world_size
         places = np.arange(rank * share, (rank + 1) * share, dtype=np.int64) + first
         bucket = self._buckets[frames]
-        groups, items = bucket.shuffled(places, self._seed, "epoch", frames)
+        groups, items = bucket.shuffled(places, self.seed, "epoch", frames)
         samples = []
         for place, group, item in zip(
             places.tolist(), groups.tolist(), items.tolist(), strict=True
         ):
             offset = None
             if self.kind == "pixels":
-                offset = rng(self._seed, "offset", frames, *divmod(place, bucket.size)).random()
+                offset = rng(self.seed, "offset", frames, *divmod(place, bucket.size)).random()
             samples.append(self._rows(group).sample(item, frames, offset))
         return samples
 

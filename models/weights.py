@@ -19,6 +19,8 @@ from infra.errors import UserError
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
+MOST_HEADER_BYTES = 100 << 20
+_KINDS = {"I64": "int64", "I32": "int32", "BOOL": "bool", "U8": "uint8"}
 MODELS = ("video_tokenizer", "autoregressive")
 
 
@@ -34,13 +36,17 @@ def save(model: nn.Module, config: BaseModel, directory: Path, name: str | None 
     Raises:
         ValueError: the name is not one of `MODELS`.
     """
-    name = name or getattr(model, "export_name", None)
+    save_state(model.state_dict(), config, directory, name or getattr(model, "export_name", ""))
+
+
+def save_state(state: dict[str, Tensor], config: BaseModel, directory: Path, name: str) -> None:
+    """Do the same for a state dict; see :func:`save`."""
     if name not in MODELS:
-        raise ValueError(f"model name {name!r} of {type(model).__name__}: allowed are {MODELS}")
+        raise ValueError(f"model name {name!r}: allowed are {MODELS}")
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     weights = directory / (WEIGHTS_FILE + ".tmp")
-    save_file(_unshared(model.state_dict()), weights, metadata={"format": "pt"})
+    save_file(_unshared(state), weights, metadata={"format": "pt"})
     os.replace(weights, directory / WEIGHTS_FILE)
     text = directory / (CONFIG_FILE + ".tmp")
     tree = {"model": name, "config": config.model_dump(mode="json")}
@@ -88,23 +94,53 @@ def load_into(model: nn.Module, path: Path) -> None:
     Raises:
         UserError: keys are missing, unexpected or misshaped; the model is then unchanged.
     """
-    state, wanted = load_state(path), model.state_dict()
+    state = load_state(path)
+    forms = {key: _form(tensor) for key, tensor in state.items()}
+    _check(str(_weights_file(path)), model.state_dict(), forms)
+    with torch.no_grad():
+        model.load_state_dict(state)
+
+
+def check_fits(model: nn.Module, header: bytes, name: str) -> None:
+    """Raise UserError as :func:`load_into` would; reads no weights, and `model` may be on meta.
+
+    Args:
+        model: what would be filled.
+        header: the JSON header of a safetensors file (:func:`header_bytes` of its first 8).
+        name: of the file, for the error.
+    """
+    try:
+        entries = {k: v for k, v in json.loads(header).items() if k != "__metadata__"}
+        forms = {key: _kind(entry["dtype"]) + str(entry["shape"]) for key, entry in entries.items()}
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise UserError(f"{name}: not a safetensors file") from None
+    _check(name, model.state_dict(), forms)
+
+
+def header_bytes(start: bytes) -> int:
+    """Return how many bytes of header follow the first 8 bytes of a safetensors file."""
+    return min(int.from_bytes(start, "little"), MOST_HEADER_BYTES)
+
+
+def _kind(dtype: str) -> str:
+    return "float" if dtype.startswith(("F", "BF")) else _KINDS.get(dtype, dtype)
+
+
+def _check(name: str, wanted: dict[str, Tensor], forms: dict[str, str]) -> None:
     problems = [
-        *_listed("missing", [key for key in wanted if key not in state]),
-        *_listed("unexpected", [key for key in state if key not in wanted]),
+        *_listed("missing", [key for key in wanted if key not in forms]),
+        *_listed("unexpected", [key for key in forms if key not in wanted]),
         *_listed(
             "misshaped",
             [
-                f"{key} {_form(state[key])} where the model has {_form(wanted[key])}"
-                for key in wanted
-                if key in state and _form(state[key]) != _form(wanted[key])
+                f"{key} {forms[key]} where the model has {_form(tensor)}"
+                for key, tensor in wanted.items()
+                if key in forms and forms[key] != _form(tensor)
             ],
         ),
     ]
     if problems:
-        raise UserError(f"{_weights_file(path)} does not fit: {'; '.join(problems)}")
-    with torch.no_grad():
-        model.load_state_dict(state)
+        raise UserError(f"{name} does not fit: {'; '.join(problems)}")
 
 
 def fingerprint(path: Path) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from infra import artifact, storage
 from infra.config import build
+from infra.errors import UserError
 from models import weights
 from models.autoregressive.config import ARConfig
 from models.autoregressive.model import LongtakeLlama
@@ -30,6 +31,31 @@ def load_autoregressive(uri: str, device: torch.device) -> LongtakeLlama:
     artifact.read(uri, ("autoregressive",))
     model = LongtakeLlama(build(ARConfig, _config(uri)))
     return _filled(model, uri, device)
+
+
+def fill(model: nn.Module, uri: str, name: str) -> None:
+    """Fill a model from an exported one; on the meta device only check that it fits.
+
+    Args:
+        model: what to fill.
+        uri: an artifact, or any place with ``config.json`` and ``model.safetensors``.
+        name: one of ``models.weights.MODELS``: what it has to be.
+
+    Raises:
+        UserError: it is another kind of model, or of another shape.
+    """
+    with storage.local_copy(storage.join(uri, weights.CONFIG_FILE)) as file:
+        kind, _ = weights.load_config(file.parent)
+    if kind != name:
+        raise UserError(f"{uri}: holds a model of kind {kind}; allowed is {name}")
+    file = storage.join(uri, weights.WEIGHTS_FILE)
+    if next(model.parameters()).is_meta:
+        with storage.open_input(file) as stream:
+            header = stream.read(weights.header_bytes(stream.read(8)))
+        weights.check_fits(model, header, file)
+        return
+    with storage.local_copy(file) as copy:
+        weights.load_into(model, copy)
 
 
 def tokenizer_config(uri: str) -> TokenizerConfig:

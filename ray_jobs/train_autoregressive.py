@@ -31,10 +31,9 @@ from models.autoregressive.loss import (
 from models.autoregressive.model import LongtakeLlama
 from models.autoregressive.sequence import SPECIALS_PER_SEQUENCE, TokenBatch, build_batch
 from models.evaluation.tokens import unigram_entropy_nats
-from ray_jobs import parts
-from ray_jobs.training.config import RunConfig, StageConfig, check_stages
-from ray_jobs.training.launch import launch
-from ray_jobs.training.optimizer import check_optimizer
+from ray_jobs import exported, parts
+from ray_jobs.training.config import RunConfig, StageConfig
+from ray_jobs.training.launch import check, launch
 
 
 class ARStageConfig(StageConfig):
@@ -72,6 +71,7 @@ class AutoregressiveTask:
     """What the engine needs to know of the autoregressive model."""
 
     unit = "tokens"
+    moved: tuple[str, ...] = ()
 
     def __init__(self, config: ARConfig, early_frames: int) -> None:
         """Remember the settings; the model is built in the worker."""
@@ -119,9 +119,14 @@ class AutoregressiveTask:
             "tokens": int(counts.sum()),
         }, {}
 
-    def export(self, model: nn.Module, folder: str) -> None:
+    def export(self, state: dict[str, Tensor], folder: str) -> None:
         """Write the weights under the names of transformers' LlamaForCausalLM."""
-        weights.save(cast(NextToken, model).llama, self._config, Path(folder), "autoregressive")
+        llama = {name.removeprefix("llama."): tensor for name, tensor in state.items()}
+        weights.save_state(llama, self._config, Path(folder), "autoregressive")
+
+    def load(self, model: nn.Module, uri: str) -> None:
+        """Fill a built model from an exported one."""
+        exported.fill(cast(NextToken, model).llama, uri, "autoregressive")
 
     def _batch(self, samples: list[Sample], device: torch.device) -> TokenBatch:
         codes_BTHW = torch.from_numpy(np.stack([sample["ids"] for sample in samples])).long()
@@ -131,8 +136,7 @@ class AutoregressiveTask:
 
 def plan(config: TrainAutoregressiveConfig) -> list[str]:
     """Return what a run would do; see :class:`infra.job.Job`."""
-    check_stages(config.stages, config.resources.workers)
-    check_optimizer(AutoregressiveTask(config.model, config.early_frames), config.run.optimizer)
+    check(AutoregressiveTask(config.model, config.early_frames), config, config.stages, config.run)
     if len(config.input) != 1:
         raise UserError(f"input: {len(config.input)} URIs; allowed is one artifact of kind tokens")
     info = artifact.read(config.input[0], ("tokens",))

@@ -23,10 +23,10 @@ from models.evaluation.reconstruction import constant_colour_psnr_db, psnr_db
 from models.evaluation.tokens import usage
 from models.tokenizer.config import TokenizerConfig
 from models.tokenizer.model import VideoTokenizer
+from ray_jobs import exported
 from ray_jobs.exported import to_frames, to_pixels
-from ray_jobs.training.config import RunConfig, StageConfig, check_stages
-from ray_jobs.training.launch import launch
-from ray_jobs.training.optimizer import check_optimizer
+from ray_jobs.training.config import RunConfig, StageConfig
+from ray_jobs.training.launch import check, launch
 from ray_jobs.training.pictures import png
 
 PICTURED_CLIPS = 4
@@ -46,6 +46,7 @@ class TokenizerTask:
     """What the engine needs to know of the tokenizer."""
 
     unit = "frames"
+    moved: tuple[str, ...] = ("quantizer.codebook",)
 
     def __init__(self, config: TokenizerConfig) -> None:
         """Remember the settings; the model is built in the worker."""
@@ -96,9 +97,13 @@ class TokenizerTask:
         copies = [frame for row in rows[1::2] for frame in row]
         return figures, {"validation.png": png([originals, copies])}
 
-    def export(self, model: torch.nn.Module, folder: str) -> None:
+    def export(self, state: dict[str, Tensor], folder: str) -> None:
         """Write the tokenizer's weights and settings."""
-        weights.save(model, self._config, Path(folder))
+        weights.save_state(state, self._config, Path(folder), VideoTokenizer.export_name)
+
+    def load(self, model: torch.nn.Module, uri: str) -> None:
+        """Fill a built model from an exported one."""
+        exported.fill(model, uri, VideoTokenizer.export_name)
 
 
 def _pixels(samples: list[Sample], device: torch.device) -> Tensor:
@@ -113,14 +118,11 @@ def _frames(x_BCTHW: Tensor) -> list[np.ndarray]:
 
 def plan(config: TrainTokenizerConfig) -> list[str]:
     """Return what a run would do; see :class:`infra.job.Job`."""
-    check_stages(config.stages, config.resources.workers)
-    check_optimizer(TokenizerTask(config.model), config.run.optimizer)
-    engine = config.run.deepspeed
-    if engine.zero_stage or engine.precision != "fp32":
+    check(TokenizerTask(config.model), config, config.stages, config.run)
+    if config.run.deepspeed.precision != "fp32":
         raise UserError(
-            f"run.deepspeed: zero_stage {engine.zero_stage} and precision {engine.precision} are "
-            "not allowed for the tokenizer; 0 and fp32 are (its codebook is moved between steps, "
-            "which a separate copy of the weights would undo)"
+            f"run.deepspeed.precision: {config.run.deepspeed.precision}; allowed is fp32 (the "
+            "codebook is moved by steps that lower precisions lose)"
         )
     if len(config.input) != 1:
         raise UserError(f"input: {len(config.input)} URIs; allowed is one artifact of kind pixels")

@@ -19,12 +19,15 @@ import torch
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
+from safetensors.torch import load_file, save_file
 
 from infra.errors import one_line
+from ray_jobs.training.ema import Ema
 
 _TAG = "state"
 _PLACE = "place.json"
 _DIGESTS = "sha256-{rank}.json"
+_EMA = "ema-{rank}.safetensors"
 _DEEPSPEED_CLASSES = [LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]
 
 
@@ -43,12 +46,18 @@ class Place:
     """Training seconds up to here, over all attempts."""
     records: list[dict[str, Any]] = field(default_factory=list)
     """The lines of ``metrics.jsonl`` up to here."""
+    losses: list[float] = field(default_factory=list)
+    """Of the last steps, newest last: what a spike is measured against."""
 
 
-def save(engine: deepspeed.DeepSpeedEngine, place: Place, folder: str, rank: int) -> None:
+def save(
+    engine: deepspeed.DeepSpeedEngine, ema: Ema | None, place: Place, folder: str, rank: int
+) -> None:
     """Write this rank's part of a checkpoint into a local folder (every rank calls this)."""
     engine.save_checkpoint(folder, tag=_TAG)
     root = Path(folder)
+    if ema is not None:
+        save_file(ema.state(), root / _EMA.format(rank=rank))
     for script in root.glob("*.py"):  # DeepSpeed adds conversion scripts; a checkpoint is data
         script.unlink()
     if rank == 0:
@@ -82,12 +91,15 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def restore(engine: deepspeed.DeepSpeedEngine, folder: str) -> None:
+def restore(engine: deepspeed.DeepSpeedEngine, ema: Ema | None, folder: str, rank: int) -> None:
     """Load a checkpoint into an engine of the same stage."""
     with _only_data():
         path, _ = engine.load_checkpoint(folder, tag=_TAG)
     if path is None:
         raise RuntimeError(f"{folder}: DeepSpeed found no checkpoint in it")
+    if ema is not None:
+        mine = Path(folder, _EMA.format(rank=rank))  # under ZeRO 0 all ranks have the same
+        ema.load(load_file(mine if mine.exists() else Path(folder, _EMA.format(rank=0))))
 
 
 @contextmanager

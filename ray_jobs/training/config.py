@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data_prep.loader import Mix
 from infra.config import Section
@@ -25,6 +25,10 @@ class StageConfig(Section):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     final_learning_rate_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Where the cosine ends, as a share of `learning_rate`."""
+    trainable: Annotated[tuple[str, ...], Field(min_length=1)] = ("*",)
+    """Names or patterns of the parameters that are trained; the others stay as they are."""
+    fresh: tuple[str, ...] = ()
+    """Names or patterns of the parameters that are not inherited from the stage before."""
 
     def learning_rate_at(self, step: int) -> float:
         """Return the rate of `step` (from 0): linear warm-up, then a cosine to the last step."""
@@ -39,9 +43,37 @@ class StageConfig(Section):
 class DeepSpeedConfig(Section):
     """What of DeepSpeed a run uses."""
 
-    zero_stage: Literal[0, 1, 2] = 0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the model's passes; the optimizer steps fp32 weights in any case."""
     gradient_clipping: Annotated[float, Field(gt=0)] = 1.0
+    offload_optimizer: bool = False
+    """Keep the optimizer's state in the host's memory; needs ZeRO 1 or above."""
+    offload_parameters: bool = False
+    """Keep the weights there too; needs ZeRO 3."""
+
+    @model_validator(mode="after")
+    def _offload_needs_zero(self) -> Self:
+        if self.offload_optimizer and self.zero_stage < 1:
+            raise ValueError("offload_optimizer needs zero_stage 1, 2 or 3; it is 0")
+        if self.offload_parameters and self.zero_stage < 3:
+            raise ValueError(f"offload_parameters needs zero_stage 3; it is {self.zero_stage}")
+        return self
+
+
+class BadLossConfig(Section):
+    """What to do about a loss that is NaN, infinite, or a spike.
+
+    To skip means to go back to the last checkpoint and pass over the batch that gave the loss.
+    """
+
+    policy: Literal["stop", "skip"] = "stop"
+    spike_ratio: Annotated[float, Field(gt=1)] | None = None
+    """A loss above so many times the median of the last `spike_window` steps is a spike; None:
+    no loss that is finite is bad."""
+    spike_window: Annotated[int, Field(ge=2, le=1000)] = 50
+    most_skipped: Annotated[int, Field(ge=1)] = 10
+    """A run that would skip more steps stops."""
 
 
 class OptimizerConfig(Section):
@@ -59,6 +91,13 @@ class RunConfig(Section):
 
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    initial: str | None = None
+    """URI of an exported model of the same kind and shape to start from."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Keep an average of the weights, exported to ``ema/``; it begins anew in each stage."""
+    recompute_activations: bool = False
+    """Keep less for the backward pass and compute it again: less memory, about a third slower."""
+    bad_loss: BadLossConfig = BadLossConfig()
     log_every_steps: Annotated[int, Field(ge=1)] = 10
     checkpoint_every_steps: Annotated[int, Field(ge=1)] = 1000
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
@@ -67,41 +106,72 @@ class RunConfig(Section):
     """Held-out windows to judge on, of each length that the stage trains on."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """How often lost workers are started again from the last checkpoint."""
+    min_workers: Annotated[int, Field(ge=1)] | None = None
+    """Go on with as few workers while the cluster cannot give ``resources.workers``; ZeRO 0 only.
+    None: wait until it can."""
     threads_per_worker: Annotated[int, Field(ge=1)] | None = None
     """torch threads on CPU; None: the worker's CPUs."""
 
 
-def check_stages(stages: Sequence[StageConfig], workers: int) -> None:
+def check_stages(
+    stages: Sequence[StageConfig], workers: int, min_workers: int | None = None
+) -> None:
     """Raise UserError unless stages have names of their own and batches that divide."""
     names = [stage.name for stage in stages]
     if len(set(names)) < len(names):
         raise UserError(f"stages {', '.join(names)}: each needs a name of its own")
+    if (min_workers or 1) > workers:
+        raise UserError(f"run.min_workers {min_workers}: allowed is up to {workers}, the workers")
     for stage in stages:
-        if stage.batch_size % workers:
-            raise UserError(
-                f"stage {stage.name}: batch_size {stage.batch_size} does not divide over "
-                f"{workers} workers"
-            )
-        share = stage.batch_size // workers
-        if stage.micro_batch_size and share % stage.micro_batch_size:
-            raise UserError(
-                f"stage {stage.name}: {share} samples a worker do not divide into "
-                f"micro-batches of {stage.micro_batch_size}"
-            )
+        for count in range(min_workers or workers, workers + 1):
+            _check_batch(stage, count)
 
 
-def deepspeed_dict(run: RunConfig, stage: StageConfig, workers: int) -> dict[str, Any]:
-    """Return DeepSpeed's config of one stage; the only place that knows its key names."""
+def _check_batch(stage: StageConfig, workers: int) -> None:
+    if stage.batch_size % workers:
+        raise UserError(
+            f"stage {stage.name}: batch_size {stage.batch_size} does not divide over "
+            f"{workers} workers"
+        )
+    share = stage.batch_size // workers
+    if stage.micro_batch_size and share % stage.micro_batch_size:
+        raise UserError(
+            f"stage {stage.name}: {share} samples a worker do not divide into "
+            f"micro-batches of {stage.micro_batch_size}"
+        )
+
+
+def deepspeed_dict(
+    run: RunConfig, stage: StageConfig, workers: int, persistence_threshold: int = 100_000
+) -> dict[str, Any]:
+    """Return DeepSpeed's config of one stage; the only place that knows its key names.
+
+    Args:
+        run: the run's settings.
+        stage: the stage's.
+        workers: how many share a batch.
+        persistence_threshold: ZeRO 3 leaves parameters of fewer numbers whole on every rank.
+    """
     share = stage.batch_size // workers
     micro = stage.micro_batch_size or share
+    settings = run.deepspeed
+    zero: dict[str, Any] = {"stage": settings.zero_stage}
+    if settings.zero_stage == 3:
+        zero["stage3_param_persistence_threshold"] = persistence_threshold
+    if settings.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu"}
+    if settings.offload_parameters:
+        zero["offload_param"] = {"device": "cpu"}
     return {
         "train_batch_size": stage.batch_size,
         "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": share // micro,
-        "gradient_clipping": run.deepspeed.gradient_clipping,
-        "zero_optimization": {"stage": run.deepspeed.zero_stage},
+        "gradient_clipping": settings.gradient_clipping,
+        "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
-        "bf16": {"enabled": run.deepspeed.precision == "bf16"},
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": settings.precision == "bf16"},
+        "fp16": {"enabled": settings.precision == "fp16"},
         "steps_per_print": 1_000_000_000,
         "wall_clock_breakdown": False,
     }

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import ray
+import torch
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
@@ -14,8 +15,42 @@ from infra.artifact import Output
 from infra.config import JobConfig, Resources
 from infra.errors import UserError
 from ray_jobs.training import config as settings
-from ray_jobs.training.loop import STOPPED, Work, held_out, train
+from ray_jobs.training.loop import SKIPPED, STOPPED, Work, held_out, train
+from ray_jobs.training.optimizer import matches, parameter_groups, recompute_activations
 from ray_jobs.training.task import Task
+
+
+def check(
+    task: Task,
+    job: JobConfig,
+    stages: tuple[settings.StageConfig, ...],
+    run: settings.RunConfig,
+) -> None:
+    """Refuse settings that no run can have; allocates no weights and needs no Ray.
+
+    Raises:
+        UserError: batches do not divide, a pattern names no parameter, or ``run.initial`` holds
+            another model.
+    """
+    settings.check_stages(stages, job.resources.workers, run.min_workers)
+    if run.min_workers is not None and run.deepspeed.zero_stage:
+        raise UserError(
+            f"run.min_workers: {run.min_workers}; needs run.deepspeed.zero_stage=0 (it is "
+            f"{run.deepspeed.zero_stage}, which shares the optimizer out among the workers)"
+        )
+    with torch.device("meta"):
+        model = task.build()
+    names = [name for name, _ in model.named_parameters()]
+    parameter_groups(model, run.optimizer.learning_rate_multiples)
+    for stage in stages:
+        for key, patterns in (("trainable", stage.trainable), ("fresh", stage.fresh)):
+            for pattern in patterns:
+                if not any(matches(name, [pattern]) for name in names):
+                    raise UserError(f"stage {stage.name}: {key}: {pattern} matches no parameter")
+    if run.recompute_activations and not recompute_activations(model):
+        raise UserError("run.recompute_activations: true; this model has no part that can")
+    if run.initial is not None:
+        task.load(model, run.initial)
 
 
 def launch(
@@ -35,7 +70,7 @@ def launch(
             a length that the shards do not have, or the loss became infinite or NaN.
     """
     resources = job.resources
-    _check_free(resources)
+    _check_free(resources, run.min_workers or resources.workers)
     _check_data(job.input[0], stages)
     _check_workers(output, resources.workers, run.deepspeed.zero_stage)
     work = Work(
@@ -52,7 +87,11 @@ def launch(
         train,
         train_loop_config={"work": work},
         scaling_config=ScalingConfig(
-            num_workers=resources.workers,
+            num_workers=(
+                resources.workers
+                if run.min_workers is None
+                else (run.min_workers, resources.workers)
+            ),
             use_gpu=resources.gpus_per_worker > 0,
             resources_per_worker={
                 "CPU": resources.cpus_per_worker,
@@ -72,6 +111,7 @@ def launch(
     summary = output.path("training.json")
     figures = storage.read_json(summary)
     storage.remove(summary)
+    storage.remove(output.path(SKIPPED))
     return figures
 
 
@@ -107,12 +147,12 @@ def _raise_if_stopped(output: Output) -> None:
         )
 
 
-def _check_free(resources: Resources) -> None:
+def _check_free(resources: Resources, workers: int) -> None:
     there = ray.cluster_resources()
     for name, each in (("CPU", resources.cpus_per_worker), ("GPU", resources.gpus_per_worker)):
-        wanted = each * resources.workers
+        wanted = each * workers
         if wanted > there.get(name, 0):
             raise UserError(
-                f"resources: {resources.workers} workers of {each:g} {name} need {wanted:g}; "
+                f"resources: {workers} workers of {each:g} {name} need {wanted:g}; "
                 f"the cluster has {there.get(name, 0):g}"
             )

@@ -2,12 +2,13 @@
 
 import contextlib
 import math
+import statistics
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import deepspeed
 import ray.train
@@ -21,13 +22,16 @@ from infra import storage
 from infra.errors import UserError
 from infra.progress import Progress, say
 from infra.seeding import derive
-from ray_jobs.training import checkpoints, telemetry
+from ray_jobs.training import checkpoints, telemetry, zero
 from ray_jobs.training.checkpoints import Place
 from ray_jobs.training.config import RunConfig, StageConfig, deepspeed_dict
-from ray_jobs.training.optimizer import adamw
+from ray_jobs.training.ema import Ema
+from ray_jobs.training.optimizer import adamw, matches, recompute_activations
 from ray_jobs.training.task import Task
 
 STOPPED = "stopped.json"
+SKIPPED = "skipped.json"
+EMA_FOLDER = "ema"
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,12 @@ class Work:
     threads: int
 
 
-class Stopped(Exception):
-    """The run must not go on; every rank raises it at the same step."""
+class BadLoss(Exception):
+    """A loss that the run's policy does not let pass; every rank raises it at the same step."""
+
+    def __init__(self, step: int, reason: str) -> None:
+        super().__init__(reason)
+        self.step, self.reason = step, reason
 
 
 def train(settings: dict[str, Any]) -> None:
@@ -55,26 +63,52 @@ def train(settings: dict[str, Any]) -> None:
     torch.set_num_threads(work.threads)
     rank = ray.train.get_context().get_world_rank()
     workers = ray.train.get_context().get_world_size()
-    with _last_whole(rank, workers) as folder:
-        place = checkpoints.read_place(folder) if folder else Place()
-        place.workers = workers
-        run = _Run(work, rank, workers, place)
-        try:
-            run.all_stages(folder)
-        except Stopped as error:
-            if rank == 0:
-                stopped = {"step": place.step, "reason": str(error)}
-                storage.write_json(storage.join(work.output, STOPPED), stopped)
+    skipped = _Skipped(work, rank)
+    while True:
+        with _last_whole(rank, workers) as folder:
+            place = checkpoints.read_place(folder) if folder else Place()
+            place.workers = workers
+            try:
+                _Run(work, rank, workers, place, skipped.steps).all_stages(folder)
+                return
+            except BadLoss as bad:
+                if not skipped.add(bad):
+                    return
+
+
+class _Skipped:
+    """The steps that are passed over, known to all ranks and written down by the first."""
+
+    def __init__(self, work: Work, rank: int) -> None:
+        self._work, self._rank = work, rank
+        uri = storage.join(work.output, SKIPPED)
+        known = storage.read_json(uri) if storage.exists(uri) else {}
+        self.steps: dict[int, str] = {int(step): reason for step, reason in known.items()}
+
+    def add(self, bad: BadLoss) -> bool:
+        """Take in a bad step, and return whether the run goes on."""
+        policy = self._work.run.bad_loss
+        go_on = policy.policy == "skip" and len(self.steps) < policy.most_skipped
+        if go_on:
+            self.steps[bad.step] = bad.reason
+        if self._rank == 0:
+            say(f"{bad.reason}; {'going back to pass over it' if go_on else 'stopping'}")
+            if go_on:
+                storage.write_json(storage.join(self._work.output, SKIPPED), self.steps)
+            else:
+                stopped = {"step": bad.step, "reason": bad.reason}
+                storage.write_json(storage.join(self._work.output, STOPPED), stopped)
+        _any_rank(False)  # wait until it is written
+        return go_on
 
 
 @contextlib.contextmanager
 def _last_whole(rank: int, workers: int) -> Iterator[str | None]:
     """Yield a folder with the newest checkpoint that all ranks find whole; None without one."""
     latest = ray.train.get_checkpoint()
-    earlier = (
-        [each.checkpoint for each in ray.train.get_all_reported_checkpoints()] if latest else []
-    )
-    for checkpoint in [latest, *(each for each in reversed(earlier) if each != latest)]:
+    reported = [each.checkpoint for each in ray.train.get_all_reported_checkpoints()]
+    newest_first = list(reversed(reported)) or [latest]
+    for checkpoint in newest_first:
         if checkpoint is None:
             break
         with checkpoint.as_directory() as folder:
@@ -94,47 +128,82 @@ def _any_rank(flag: bool) -> bool:
     return bool(flags.item())
 
 
+@dataclass(frozen=True)
+class _Engine:
+    """What trains in one stage."""
+
+    deepspeed: deepspeed.DeepSpeedEngine
+    optimizer: torch.optim.Optimizer
+    ema: Ema | None
+    moved: list[torch.nn.Parameter]
+
+    @property
+    def module(self) -> torch.nn.Module:
+        return cast(torch.nn.Module, self.deepspeed.module)
+
+
 class _Run:
-    def __init__(self, work: Work, rank: int, workers: int, place: Place) -> None:
+    def __init__(
+        self, work: Work, rank: int, workers: int, place: Place, skipped: dict[int, str]
+    ) -> None:
         self.work, self.rank, self.workers, self.place = work, rank, workers, place
+        self.skipped = skipped
         self.telemetry = telemetry.Telemetry(work.output, place.records) if rank == 0 else None
 
     def all_stages(self, checkpoint: str | None) -> None:
-        torch.manual_seed(derive(self.work.seed, "weights"))
-        model = self.work.task.build()
+        state: dict[str, torch.Tensor] | None = None
         for number, stage in enumerate(self.work.stages):
             if number < self.place.stage:
                 continue
             if number > self.place.stage:
-                self.place.stage, self.place.stage_step = number, 0
-            engine, optimizer = self._engine(model, stage)
-            if checkpoint is not None:
-                checkpoints.restore(engine, checkpoint)
-                checkpoint = None
-            self._stage(model, engine, optimizer, stage)
-            engine.destroy()
-        if self.rank == 0:
-            self._finish(model)
+                self.place.stage, self.place.stage_step, self.place.losses = number, 0, []
+            engine = self._engine(self._model(stage, state, checkpoint), stage)
+            try:
+                if checkpoint is not None:
+                    checkpoints.restore(engine.deepspeed, engine.ema, checkpoint, self.rank)
+                    checkpoint = None
+                self._stage(engine, stage)
+                state = zero.full_state(engine.deepspeed)
+                if number == len(self.work.stages) - 1:
+                    self._finish(engine, state)
+            finally:
+                engine.deepspeed.destroy()
 
-    def _engine(
-        self, model: torch.nn.Module, stage: StageConfig
-    ) -> tuple[deepspeed.DeepSpeedEngine, torch.optim.Optimizer]:
-        optimizer = adamw(model, self.work.run.optimizer, stage.learning_rate)
+    def _model(
+        self, stage: StageConfig, state: dict[str, torch.Tensor] | None, checkpoint: str | None
+    ) -> torch.nn.Module:
+        """Build a model for a stage, with the weights it inherits."""
+        task, run = self.work.task, self.work.run
+        torch.manual_seed(derive(self.work.seed, "weights"))
+        model = task.build()
+        if state is not None:
+            kept = {k: v for k, v in state.items() if not matches(k, stage.fresh)}
+            model.load_state_dict({**model.state_dict(), **kept})
+        elif run.initial is not None and checkpoint is None:
+            task.load(model, run.initial)
+        if run.recompute_activations:
+            recompute_activations(model)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(matches(name, stage.trainable))
+        return model
+
+    def _engine(self, model: torch.nn.Module, stage: StageConfig) -> _Engine:
+        run = self.work.run
+        moved = [model.get_parameter(name) for name in self.work.task.moved]
+        threshold = max([100_000, *(parameter.numel() + 1 for parameter in moved)])
+        optimizer = adamw(model, run.optimizer, stage.learning_rate)
         engine, *_ = deepspeed.initialize(
             model=model,
             optimizer=optimizer,
-            config=deepspeed_dict(self.work.run, stage, self.workers),
+            config=deepspeed_dict(run, stage, self.workers, threshold),
             dist_init_required=False,
         )
-        return engine, optimizer
+        ema = None if run.ema_decay is None else Ema(zero.masters(engine), run.ema_decay)
+        if not run.deepspeed.zero_stage:
+            moved = []  # the optimizer steps the parameters themselves
+        return _Engine(engine, optimizer, ema, moved)
 
-    def _stage(
-        self,
-        model: torch.nn.Module,
-        engine: deepspeed.DeepSpeedEngine,
-        optimizer: torch.optim.Optimizer,
-        stage: StageConfig,
-    ) -> None:
+    def _stage(self, engine: _Engine, stage: StageConfig) -> None:
         work, place, run = self.work, self.place, self.work.run
         seed = derive(work.seed, "stage", stage.name)
         loader = Loader(work.data, TRAIN, stage.data, stage.steps, stage.batch_size, seed)
@@ -144,59 +213,77 @@ class _Run:
             batches = _prefetched(
                 ahead, loader, place.stage_step, stage.steps, self.rank, self.workers
             )
-            model.train()
+            engine.module.train()
             window = telemetry.Window()
             for samples in batches:
                 window.waited()
-                loss, metrics, units = self._step(engine, optimizer, stage, samples)
+                skipped = self.skipped.get(place.step)
+                if skipped is None:
+                    loss, metrics, units = self._step(engine, stage, samples)
+                    window.stepped(loss, metrics, units)
+                    self._check(loss, stage)
+                elif self.telemetry is not None:
+                    self.telemetry.write(
+                        {"step": place.step, "stage": stage.name, "split": "skipped",
+                         "reason": skipped}
+                    )  # fmt: skip
                 place.stage_step += 1
                 place.step += 1
-                window.stepped(loss, metrics, units)
-                self._check(loss, stage)
                 last = place.stage_step == stage.steps
-                if last or place.stage_step % run.log_every_steps == 0:
-                    self._log(engine, stage, window.close(self.workers))
+                if (last or place.stage_step % run.log_every_steps == 0) and window.steps:
+                    self._log(engine.deepspeed, stage, window.close(self.workers))
                 if self.rank == 0:
                     bar.advance(note=f"loss {window.last_loss:.4f}" if window.last_loss else "")
                 if last or place.stage_step % run.validate_every_steps == 0:
-                    self._validate(model, stage, judged)
+                    self._validate(engine.module, stage, judged)
                 if last or place.stage_step % run.checkpoint_every_steps == 0:
                     self._checkpoint(engine)
                 window.restart_clock()
 
     def _step(
-        self,
-        engine: deepspeed.DeepSpeedEngine,
-        optimizer: torch.optim.Optimizer,
-        stage: StageConfig,
-        samples: list[Sample],
+        self, engine: _Engine, stage: StageConfig, samples: list[Sample]
     ) -> tuple[float, dict[str, float], int]:
         # All randomness of a step comes from its number, so there is no generator state to save.
         torch.manual_seed(derive(self.work.seed, "step", self.place.step, self.rank))
         micro = stage.micro_batch_size or len(samples)
         rate = stage.learning_rate_at(self.place.stage_step)
-        for group in optimizer.param_groups:
+        for group in engine.optimizer.param_groups:
             group["lr"] = rate * group["multiple"]
         total, sums, units = 0.0, {}, 0
         parts = range(0, len(samples), micro)
         for start in parts:
             part = samples[start : start + micro]
-            loss, metrics, read = self.work.task.loss(engine, part, stage)
-            engine.backward(loss)
-            engine.step()
+            loss, metrics, read = self.work.task.loss(engine.deepspeed, part, stage)
+            for parameter in engine.moved:
+                zero.moved(parameter)
+            engine.deepspeed.backward(loss)
+            engine.deepspeed.step()
             total += loss.item() / len(parts)
             for key, value in metrics.items():
                 sums[key] = sums.get(key, 0.0) + value.item() / len(parts)
             units += read
+        if engine.ema is not None:
+            engine.ema.update()
         return total, sums, units
 
     def _check(self, loss: float, stage: StageConfig) -> None:
-        """Stop all ranks together, before a checkpoint keeps what this step has done."""
-        if not _any_rank(not math.isfinite(loss)):
+        """Raise BadLoss on all ranks together, before a checkpoint keeps what the step has done."""
+        mean = telemetry.mean_over_workers([loss])[0]
+        place, policy = self.place, self.work.run.bad_loss
+        where = f"the loss of step {place.step + 1} (stage {stage.name})"
+        reason = None
+        if not math.isfinite(mean):
+            reason = f"{where} is not finite"
+        elif policy.spike_ratio and len(place.losses) == policy.spike_window:
+            usual = statistics.median(place.losses)
+            if mean > policy.spike_ratio * usual:
+                reason = f"{where} is {mean:.4g}, {mean / usual:.1f} times the usual {usual:.4g}"
+        if reason is None:
+            place.losses = [*place.losses, mean][-policy.spike_window :]
             return
         if self.telemetry is not None:
             self.telemetry.flush()
-        raise Stopped(f"the loss of step {self.place.step} (stage {stage.name}) is not finite")
+        raise BadLoss(place.step, reason)
 
     def _log(
         self, engine: deepspeed.DeepSpeedEngine, stage: StageConfig, figures: telemetry.Figures
@@ -215,49 +302,75 @@ class _Run:
                 **_grad_norm(engine),
                 f"{self.work.task.unit}_per_second": round(figures.units / figures.seconds, 1),
                 "data_wait": round(figures.waited / figures.seconds, 4),
+                **telemetry.memory(),
                 "seconds": round(self.place.seconds, 2),
             }
         )
 
-    def _validate(self, model: torch.nn.Module, stage: StageConfig, samples: list[Sample]) -> None:
-        if self.telemetry is None:
-            return
+    def _judge(
+        self, model: torch.nn.Module, samples: list[Sample]
+    ) -> tuple[dict[str, Any], dict[str, bytes]] | None:
+        """Return what the task says of the model; None on ranks that have no say."""
+        if self.rank and self.work.run.deepspeed.zero_stage < 3:
+            return None  # under ZeRO 3 a forward pass takes all ranks
         model.eval()
         with torch.no_grad():
-            figures, pictures = self.work.task.validate(model, samples)
+            judged = self.work.task.validate(model, samples)
         model.train()
+        return None if self.rank else judged
+
+    def _validate(self, model: torch.nn.Module, stage: StageConfig, samples: list[Sample]) -> None:
+        judged = self._judge(model, samples)
+        if self.telemetry is None or judged is None:
+            return
+        figures, pictures = judged
         place = {"step": self.place.step, "stage": stage.name, "split": VALIDATION}
         self.telemetry.write({**place, **figures})
         for name, png in pictures.items():
             stem = f"step_{self.place.step:07d}_{name}"
             storage.write_bytes(storage.join(self.work.output, "samples", stem), png)
 
-    def _checkpoint(self, engine: deepspeed.DeepSpeedEngine) -> None:
+    def _checkpoint(self, engine: _Engine) -> None:
         if self.telemetry is not None:
             self.place.records = self.telemetry.flush()
-        with tempfile.TemporaryDirectory(prefix="longtake-") as folder:
-            checkpoints.save(engine, self.place, folder, self.rank)
-            ray.train.report(
-                {"step": self.place.step}, checkpoint=ray.train.Checkpoint.from_directory(folder)
-            )
+        folder = tempfile.mkdtemp(prefix="longtake-")
+        checkpoints.save(engine.deepspeed, engine.ema, self.place, folder, self.rank)
+        ray.train.report(
+            {"step": self.place.step},
+            checkpoint=ray.train.Checkpoint.from_directory(folder),
+            checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+            delete_local_checkpoint_after_upload=True,
+        )
 
-    def _finish(self, model: torch.nn.Module) -> None:
-        judged = held_out(self.work.data, self.work.stages[-1], self.work.run.validation_windows)
-        model.eval()
-        with torch.no_grad():
-            figures, pictures = self.work.task.validate(model, judged)
+    def _finish(self, engine: _Engine, state: dict[str, torch.Tensor]) -> None:
+        samples = held_out(self.work.data, self.work.stages[-1], self.work.run.validation_windows)
+        judged = self._judge(engine.module, samples)
+        average = None
+        if engine.ema is not None:
+            with engine.ema.in_place():
+                average = zero.full_state(engine.deepspeed)
+        if judged is None:
+            return
+        figures, pictures = judged
         for name, png in pictures.items():
             storage.write_bytes(storage.join(self.work.output, "samples", name), png)
-        with tempfile.TemporaryDirectory(prefix="longtake-") as folder:
-            self.work.task.export(model, folder)
-            storage.upload_dir(Path(folder), self.work.output)
+        self._export(state, self.work.output)
+        if average is not None:
+            self._export(average, storage.join(self.work.output, EMA_FOLDER))
+        parameters = dict(engine.module.named_parameters())
         summary = {
-            "parameters": sum(p.numel() for p in model.parameters()),
+            "parameters": sum(state[name].numel() for name in parameters),
             "steps": self.place.step,
+            "skipped_steps": len(self.skipped),
             "training_seconds": round(self.place.seconds, 1),
             "validation": figures,
         }
         storage.write_json(storage.join(self.work.output, "training.json"), summary)
+
+    def _export(self, state: dict[str, torch.Tensor], uri: str) -> None:
+        with tempfile.TemporaryDirectory(prefix="longtake-") as folder:
+            self.work.task.export(state, folder)
+            storage.upload_dir(Path(folder), uri)
 
 
 def _grad_norm(engine: deepspeed.DeepSpeedEngine) -> dict[str, float]:
@@ -291,9 +404,19 @@ def _prefetched(
     ahead: ThreadPoolExecutor, loader: Loader, first: int, steps: int, rank: int, workers: int
 ) -> Iterator[list[Sample]]:
     """Yield the batches of steps `first` … `steps`, reading one ahead."""
-    coming = ahead.submit(loader.batch, first, rank, workers) if first < steps else None
+    coming = ahead.submit(_batch, loader, first, rank, workers) if first < steps else None
     for step in range(first, steps):
         assert coming is not None
         batch = coming.result()
-        coming = ahead.submit(loader.batch, step + 1, rank, workers) if step + 1 < steps else None
+        ahead_of = step + 1
+        coming = ahead.submit(_batch, loader, ahead_of, rank, workers) if ahead_of < steps else None
         yield batch
+
+
+def _batch(loader: Loader, step: int, rank: int, workers: int) -> list[Sample]:
+    """Return a batch, each sample with a ``seed`` that does not depend on who reads it."""
+    samples = loader.batch(step, rank, workers)
+    first = rank * len(samples)
+    for place, sample in enumerate(samples, first):
+        sample["seed"] = derive(loader.seed, "sample", step, place)
+    return samples

@@ -1,6 +1,6 @@
 """AdamW, with a learning rate of its own for parameters that ask for one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -8,7 +8,6 @@ import torch
 
 from infra.errors import UserError
 from ray_jobs.training.config import OptimizerConfig
-from ray_jobs.training.task import Task
 
 
 def adamw(
@@ -25,10 +24,21 @@ def adamw(
     )
 
 
-def check_optimizer(task: Task, settings: OptimizerConfig) -> None:
-    """Raise UserError unless every pattern names a parameter; allocates no weights."""
-    with torch.device("meta"):
-        parameter_groups(task.build(), settings.learning_rate_multiples)
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Return whether a parameter's name is among names or patterns (``*.codebook``)."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def recompute_activations(model: torch.nn.Module) -> bool:
+    """Make every part of a model that can do so keep less for the backward pass.
+
+    Returns:
+        Whether there is such a part: a module with an attribute ``recompute_activations``.
+    """
+    able = [part for part in model.modules() if hasattr(part, "recompute_activations")]
+    for part in able:
+        part.recompute_activations = True  # pyright: ignore[reportArgumentType]
+    return bool(able)
 
 
 def parameter_groups(

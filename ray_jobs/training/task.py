@@ -15,6 +15,8 @@ class Task(Protocol):
 
     unit: str
     """What throughput counts: ``"frames"`` or ``"tokens"``."""
+    moved: tuple[str, ...]
+    """Names of the parameters that a forward pass in train mode writes to."""
 
     def build(self) -> torch.nn.Module:
         """Return a fresh model; weights from torch's global generator, which is seeded."""
@@ -23,7 +25,12 @@ class Task(Protocol):
     def loss(
         self, model: torch.nn.Module, samples: list[Sample], stage: StageConfig
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:
-        """Return the scalar loss, metrics to log (detached scalars) and how many units it read."""
+        """Return the scalar loss, metrics to log (detached scalars) and how many units it read.
+
+        Draw from ``torch.Generator().manual_seed(sample["seed"])`` what is random for a sample:
+        it is the same however many workers share the batch. The global generator is seeded too,
+        by step and rank.
+        """
         ...
 
     def validate(
@@ -32,6 +39,18 @@ class Task(Protocol):
         """Judge on held-out samples: figures to log, and pictures (file name to PNG)."""
         ...
 
-    def export(self, model: torch.nn.Module, folder: str) -> None:
-        """Write ``model.safetensors`` and ``config.json`` into a local folder."""
+    def export(self, state: dict[str, torch.Tensor], folder: str) -> None:
+        """Write ``model.safetensors`` and ``config.json`` into a local folder.
+
+        Args:
+            state: the state dict of what :meth:`build` returns, on the CPU.
+            folder: made when missing.
+        """
+        ...
+
+    def load(self, model: torch.nn.Module, uri: str) -> None:
+        """Fill a built model from what :meth:`export` wrote.
+
+        On the meta device only check that it fits; raise UserError if it does not.
+        """
         ...

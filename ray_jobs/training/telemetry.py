@@ -1,6 +1,7 @@
 """What a run says of itself: ``metrics.jsonl`` and TensorBoard events, written at checkpoints."""
 
 import json
+import resource
 import tempfile
 import time
 from dataclasses import dataclass
@@ -39,6 +40,11 @@ class Window:
         self._units, self._seconds, self._waited = 0, 0.0, 0.0
         self._clock = time.perf_counter()
 
+    @property
+    def steps(self) -> int:
+        """How many steps there are since the last line."""
+        return len(self._losses)
+
     def restart_clock(self) -> None:
         """Leave out what happened since the last step (validation, a checkpoint)."""
         self._clock = time.perf_counter()
@@ -60,7 +66,7 @@ class Window:
         """Return the window's figures (every worker calls this) and begin the next."""
         names = sorted(self._metrics)
         means = [_mean(self._losses), *(_mean(self._metrics[name]) for name in names)]
-        loss, *rest = _mean_over_workers(means)
+        loss, *rest = mean_over_workers(means)
         figures = Figures(
             loss=loss,
             metrics=dict(zip(names, rest, strict=True)),
@@ -108,11 +114,19 @@ class Telemetry:
                 self._board.add_scalar(f"{record['split']}/{key}", value, record["step"])
 
 
+def memory() -> dict[str, float]:
+    """Return the most memory this process has held, in GiB: on its GPU, or of its own."""
+    if torch.cuda.is_available():
+        return {"peak_gpu_gib": round(torch.cuda.max_memory_allocated() / 2**30, 3)}
+    return {"peak_rss_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3)}
+
+
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def _mean_over_workers(values: list[float]) -> list[float]:
+def mean_over_workers(values: list[float]) -> list[float]:
+    """Return the mean of each value over all ranks (every rank calls this)."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return values
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"

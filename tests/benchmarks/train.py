@@ -142,9 +142,8 @@ def compare_step(rounds: int, batch_size: int) -> dict[str, float]:
     tokens = batch.ids_BS.numel()
     for name, side in sides.items():
         middle = statistics.median(side.seconds)
-        print(
-            f"{name}: {middle:.2f} s a step, {tokens / middle:.0f} tokens/s (loss {losses[name]:.4f})"
-        )
+        speed = f"{middle:.2f} s a step, {tokens / middle:.0f} tokens/s"
+        print(f"{name}: {speed} (loss {losses[name]:.4f})")
     ratio = {name: _ratio(sides[name], sides["longtake"]) for name in sides}
     return {
         "ar_step_to_transformers": ratio["transformers"],
@@ -262,7 +261,7 @@ def interleaved(settings: dict[str, Any]) -> None:
     class Interleaved(loop._Run):
         bare: Side | None = None
 
-        def _step(self, engine: Any, optimizer: Any, stage: Any, samples: Any) -> Any:
+        def _step(self, engine: Any, stage: Any, samples: Any) -> Any:
             timings["entered"].append(time.perf_counter())
             if self.bare is None:
                 copied = copy.deepcopy(self.work.task.build())
@@ -271,7 +270,7 @@ def interleaved(settings: dict[str, Any]) -> None:
             self.samples = samples
             self.bare.step()
             timings["bare"] = self.bare.seconds
-            return super()._step(engine, optimizer, stage, samples)
+            return super()._step(engine, stage, samples)
 
     loop._Run = Interleaved
     loop.train(settings)

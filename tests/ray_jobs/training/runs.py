@@ -1,0 +1,249 @@
+"""Small runs of three kinds of model, and a way to kill their workers."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from data_prep import shards
+from data_prep.loader import Mix, Sample
+from infra import artifact
+from infra.config import JobConfig, Resources
+from models.autoregressive.config import ARConfig
+from models.autoregressive.vocabulary import Vocabulary
+from models.tokenizer import CVQConfig, TokenizerConfig
+from ray_jobs.train_autoregressive import ARStageConfig, AutoregressiveTask
+from ray_jobs.train_tokenizer import TokenizerTask
+from ray_jobs.training.config import RunConfig, StageConfig
+from ray_jobs.training.launch import launch
+from ray_jobs.training.task import Task
+
+CLIPS, FRAMES, SIZE = 16, 9, 16
+CODES = 16
+
+
+class DiTBlock(nn.Module):
+    """Attention and MLP, scaled and shifted by the timestep (adaLN-Zero)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+        self.modulation = nn.Linear(width, 6 * width)
+
+    def forward(self, x_BND: Tensor, time_BD: Tensor) -> Tensor:
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(time_BD)[
+            :, None
+        ].chunk(6, dim=-1)
+        normed = self.norm(x_BND) * (1 + scale_a) + shift_a
+        x_BND = x_BND + gate_a * self.attention(normed, normed, normed, need_weights=False)[0]
+        return x_BND + gate_m * self.mlp(self.norm(x_BND) * (1 + scale_m) + shift_m)
+
+
+class DiT(nn.Module):
+    """Velocity of patches of 4 x 4 pixels of every frame."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.patch, self.unpatch = nn.Linear(48, width), nn.Linear(width, 48)
+        self.time = nn.Linear(1, width)
+        self.blocks = nn.ModuleList(DiTBlock(width) for _ in range(2))
+
+    def forward(self, x_BNP: Tensor, time_B: Tensor) -> Tensor:
+        time_BD = F.silu(self.time(time_B[:, None].to(x_BNP.dtype)))
+        x_BND = self.patch(x_BNP)
+        for block in self.blocks:
+            x_BND = block(x_BND, time_BD)
+        return self.unpatch(x_BND)
+
+
+class DiTTask:
+    """Rectified flow on pixels: what a diffusion model asks of the engine."""
+
+    unit = "frames"
+    moved: tuple[str, ...] = ()
+
+    def build(self) -> DiT:
+        return DiT()
+
+    def loss(
+        self, model: nn.Module, samples: list[Sample], stage: StageConfig
+    ) -> tuple[Tensor, dict[str, Tensor], int]:
+        clean, noise, times = [], [], []
+        for sample in samples:
+            draws = torch.Generator().manual_seed(sample["seed"])
+            patches = _patches(sample["pixels"])
+            clean.append(patches)
+            noise.append(torch.randn(patches.shape, generator=draws))
+            times.append(torch.rand((), generator=draws))
+        x_BNP, noise_BNP, time_B = torch.stack(clean), torch.stack(noise), torch.stack(times)
+        mixed = torch.lerp(x_BNP, noise_BNP, time_B[:, None, None])
+        loss = F.mse_loss(model(mixed, time_B).float(), noise_BNP - x_BNP)
+        return loss, {"mse": loss.detach()}, sum(len(sample["pixels"]) for sample in samples)
+
+    def validate(
+        self, model: nn.Module, samples: list[Sample]
+    ) -> tuple[dict[str, Any], dict[str, bytes]]:
+        for number, sample in enumerate(samples):
+            sample["seed"] = number
+        return {"mse": float(self.loss(model, samples, None)[0])}, {}  # pyright: ignore
+
+    def export(self, state: dict[str, Tensor], folder: str) -> None:
+        Path(folder).mkdir(exist_ok=True)
+        save_file(state, Path(folder, "model.safetensors"))
+
+    def load(self, model: nn.Module, uri: str) -> None:
+        raise NotImplementedError
+
+
+def _patches(pixels_THWC: np.ndarray) -> Tensor:
+    x = torch.from_numpy(pixels_THWC.astype(np.float32)) / 127.5 - 1
+    return x.reshape(-1, SIZE // 4, 4, SIZE // 4, 4, 3).permute(0, 1, 3, 2, 4, 5).reshape(-1, 48)
+
+
+@dataclass
+class Dying:
+    """A task whose worker of rank `rank` is killed, once, in call `call` of its loss.
+
+    Attributes:
+        task: what is trained.
+        marker: a file that says that it has happened.
+    """
+
+    task: Task
+    marker: str
+    call: int
+    rank: int
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("task", "__setstate__", "__getstate__"):
+            raise AttributeError(name)
+        return getattr(self.task, name)
+
+    def loss(self, model: Any, samples: list[Sample], stage: Any) -> Any:
+        self.calls = getattr(self, "calls", 0) + 1
+        here = torch.distributed.get_rank() == self.rank
+        if self.calls == self.call and here and not os.path.exists(self.marker):
+            Path(self.marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.task.loss(model, samples, stage)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of model: its task, its data, its stages."""
+
+    task: Callable[[], Task]
+    data: str
+    stage: type[StageConfig]
+    micro_batch_size: int | None = None
+
+
+KINDS = {
+    "tokenizer": Kind(
+        lambda: TokenizerTask(
+            TokenizerConfig(
+                height_px=SIZE, width_px=SIZE, channels=8, channel_multipliers=(1, 1, 1, 1),
+                res_blocks=(0, 0, 1, 1), middle_blocks=0, groups=4,
+                codebook=CVQConfig(size=CODES, dim=4),
+            )
+        ),
+        "pixels", StageConfig,
+    ),
+    "autoregressive": Kind(
+        lambda: AutoregressiveTask(
+            ARConfig(vocabulary=Vocabulary(text=20, video=CODES), hidden=16, intermediate=32,
+                     layers=2, heads=2, max_text_tokens=4, max_positions=32), 17
+        ),
+        "tokens", ARStageConfig, 2,
+    ),
+    "dit": Kind(DiTTask, "pixels", StageConfig, 2),
+}  # fmt: skip
+
+
+def write_data(folder: Path) -> dict[str, str]:
+    """Write pixel and token shards of moving gradients; return their URIs by kind."""
+    y, x = np.mgrid[0:SIZE, 0:SIZE]
+    pixels, tokens = [], []
+    for clip in range(CLIPS):
+        t = np.arange(FRAMES)[:, None, None]
+        red = (x * (clip % 5 + 1) * 3 + t * 9) % 256
+        green = np.broadcast_to((y * 11 + clip * 15 + t) % 256, red.shape)
+        video = np.stack([red, green, np.full_like(red, 16 * clip)], -1).astype(np.uint8)
+        about = {
+            "clip_id": f"c{clip}", "video_id": "v", "caption": None, "fps": 8.0, "motion": 1.0,
+            "split": "validation" if clip % 8 == 7 else "train", "start_s": 0.0, "end_s": 1.0,
+            "frames": FRAMES,
+        }  # fmt: skip
+        pixels.append({**about, "height": SIZE, "width": SIZE, "pixels": video.tobytes()})
+        windows = [
+            {"frames": frames, "start_frame": 0, "shape": [latents, 2, 2],
+             "ids": [(clip + 3 * place) % CODES for place in range(latents * 4)]}
+            for frames, latents in ((1, 1), (5, 2))
+        ]  # fmt: skip
+        text = {"text_ids": [clip], "tokenizer_fingerprint": "t"}
+        tokens.append({**about, **text, "windows": windows})
+    made = {}
+    for kind, schema, rows in (
+        ("pixels", shards.PIXELS, pixels),
+        ("tokens", shards.TOKENS, tokens),
+    ):
+        output = artifact.begin(kind, JobConfig(input=(str(folder),), output=str(folder / kind)))
+        Path(output.path(kind)).mkdir()
+        with shards.Writer(output.path(kind, "part-00000.parquet"), schema) as writer:
+            for first in range(0, CLIPS, 4):
+                writer.write_table(pa.Table.from_pylist(rows[first : first + 4], schema))
+        counts = {"clips": CLIPS, "codebook_size": CODES}
+        artifact.finish(output, kind, counts, time.monotonic())
+        made[kind] = output.uri
+    return made
+
+
+def train(
+    kind: str,
+    data: dict[str, str],
+    output: Path,
+    workers: int = 1,
+    die_in_call: int | None = None,
+    **run: Any,
+) -> dict[str, Any]:
+    """Train a kind of model for two stages of four steps.
+
+    Args:
+        kind: one of ``KINDS``.
+        data: from `write_data`.
+        output: of the run.
+        workers: how many.
+        die_in_call: kill the last worker there, once.
+        run: fields of ``RunConfig``.
+    """
+    made = KINDS[kind]
+    stages = tuple(
+        made.stage(name=name, steps=4, batch_size=4, data=(Mix(frames=frames),),
+                   micro_batch_size=made.micro_batch_size, learning_rate=1e-3)
+        for name, frames in (("images", 1), ("short", 5))
+    )  # fmt: skip
+    task = made.task()
+    if die_in_call is not None:
+        task = Dying(task, str(output) + ".died", die_in_call, workers - 1)
+    job = JobConfig(
+        input=(data[made.data],), output=str(output), resources=Resources(workers=workers)
+    )
+    settings = RunConfig(
+        **{"log_every_steps": 1, "checkpoint_every_steps": 3, "max_failures": 1, "ema_decay": 0.5,
+           "keep_checkpoints": 10, **run}
+    )  # fmt: skip
+    return launch(task, job, stages, settings, artifact.begin(kind, job))

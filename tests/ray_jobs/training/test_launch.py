@@ -1,0 +1,88 @@
+"""What is refused before any worker starts, and before Ray."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from data_prep.loader import Mix
+from infra.config import JobConfig, Resources
+from infra.errors import UserError
+from models import weights
+from models.autoregressive.config import ARConfig
+from models.autoregressive.vocabulary import Vocabulary
+from models.tokenizer import CVQConfig, TokenizerConfig
+from ray_jobs.train_autoregressive import AutoregressiveTask
+from ray_jobs.train_tokenizer import TokenizerTask
+from ray_jobs.training.config import DeepSpeedConfig, RunConfig, StageConfig
+from ray_jobs.training.launch import check
+
+SMALL = TokenizerConfig(channels=8, channel_multipliers=(1, 1, 1, 1), res_blocks=(0, 0, 0, 0),
+                        middle_blocks=0, groups=4, codebook=CVQConfig(size=4, dim=2))  # fmt: skip
+LLAMA = ARConfig(vocabulary=Vocabulary(text=20, video=8), hidden=16, intermediate=16, layers=1,
+                 heads=2, max_positions=64)  # fmt: skip
+TASK = TokenizerTask(SMALL)
+
+
+def refuse(
+    match: str, task=TASK, workers: int = 1, batch_size: int = 4, run: dict | None = None, **stage
+) -> None:
+    job = JobConfig(input=("in",), output="out", resources=Resources(workers=workers))
+    stages = (
+        StageConfig(name="a", steps=1, batch_size=batch_size, data=(Mix(frames=1),), **stage),
+    )
+    with pytest.raises(UserError, match=match):
+        check(task, job, stages, RunConfig(**(run or {})))
+
+
+def test_batches_that_do_not_divide() -> None:
+    refuse("batch_size 4 does not divide over 3 workers", workers=3)
+    refuse("4 samples a worker do not divide into micro-batches of 3", micro_batch_size=3)
+    elastic = {"min_workers": 2}
+    refuse("batch_size 4 does not divide over 3 workers", workers=4, run=elastic)
+
+
+def test_elastic_workers_with_a_shared_optimizer() -> None:
+    run = {"min_workers": 1, "deepspeed": DeepSpeedConfig(zero_stage=2)}
+    refuse(r"min_workers: 1; needs run.deepspeed.zero_stage=0 \(it is 2", workers=2, run=run)
+
+
+def test_patterns_that_name_nothing() -> None:
+    refuse(r"stage a: trainable: decodr\.\* matches no parameter", trainable=("decodr.*",))
+    refuse("stage a: fresh: nothing matches no parameter", fresh=("nothing",))
+
+
+def test_recomputing_where_nothing_can() -> None:
+    refuse(
+        "recompute_activations: true; this model has no part", run={"recompute_activations": True}
+    )
+
+
+@pytest.mark.parametrize("settings", [{"offload_optimizer": True},
+                                      {"offload_parameters": True, "zero_stage": 2}])  # fmt: skip
+def test_offload_without_the_zero_stage_for_it(settings: dict) -> None:
+    with pytest.raises(ValidationError, match=r"needs zero_stage .*; it is"):
+        DeepSpeedConfig(**settings)
+
+
+def test_an_initial_checkpoint_of_another_model(tmp_path: Path) -> None:
+    weights.save(TASK.build(), SMALL, tmp_path / "tokenizer")
+    here = {"initial": str(tmp_path / "tokenizer")}
+    refuse("holds a model of kind video_tokenizer; allowed is autoregressive",
+           AutoregressiveTask(LLAMA, 17), run=here)  # fmt: skip
+    wider = SMALL.model_copy(update={"channels": 16})
+    refuse(r"model.safetensors does not fit: misshaped", TokenizerTask(wider), run=here)
+    refuse("not found", run={"initial": str(tmp_path / "nowhere")})
+    check(TASK, JobConfig(input=("in",), output="out"), (), RunConfig(**here))
+
+
+def test_a_model_starts_from_an_initial_checkpoint(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    exported = TASK.build()
+    TASK.export(exported.state_dict(), str(tmp_path))
+    torch.manual_seed(2)
+    model = TASK.build()
+    TASK.load(model, str(tmp_path))
+    for name, tensor in exported.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
