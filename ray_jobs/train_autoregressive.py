@@ -71,7 +71,6 @@ class AutoregressiveTask:
     """What the engine needs to know of the autoregressive model."""
 
     unit = "tokens"
-    moved: tuple[str, ...] = ()
 
     def __init__(self, config: ARConfig, early_frames: int) -> None:
         """Remember the settings; the model is built in the worker."""

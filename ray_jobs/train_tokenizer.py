@@ -46,7 +46,6 @@ class TokenizerTask:
     """What the engine needs to know of the tokenizer."""
 
     unit = "frames"
-    moved: tuple[str, ...] = ("quantizer.codebook",)
 
     def __init__(self, config: TokenizerConfig) -> None:
         """Remember the settings; the model is built in the worker."""

@@ -10,7 +10,8 @@ anchor, by a share that falls with its running usage p:
 Shape legend: B clip, C channel, T H W latent grid, N = B T H W features, K codes, D = C.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -23,9 +24,8 @@ from models.tokenizer import anchors
 from models.tokenizer.config import CVQConfig
 
 
-@dataclass(frozen=True)
-class QuantizerOutput:
-    """What quantizing a batch gives."""
+class QuantizerOutput(NamedTuple):
+    """What quantizing a batch gives; a tuple, since ZeRO 3 looks for tensors in nothing else."""
 
     quantized_BCTHW: Tensor
     """The chosen codes; their gradient goes straight through to the features."""
@@ -42,6 +42,10 @@ class ClusteringVQ(nn.Module):
     In train mode each `forward` updates the usage and then the codebook, in place and after the
     lookup; with a process group it does so over the batch of all ranks, equally on each. The
     draws of `probrandom` depend on (seed, updates) only, so a resumed run draws the same.
+
+    Attributes:
+        write: How the codebook is overwritten. A trainer that keeps the weights elsewhere too puts
+            its own here.
     """
 
     usage_K: Tensor
@@ -55,6 +59,7 @@ class ClusteringVQ(nn.Module):
         nn.init.uniform_(self.codebook, -1 / config.size, 1 / config.size)
         self.register_buffer("usage_K", torch.zeros(config.size))
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        self.write: Callable[[nn.Parameter, Tensor], None] = _copy
 
     def forward(self, z_BCTHW: Tensor) -> QuantizerOutput:
         """Quantize features; in train mode also update the codebook."""
@@ -121,9 +126,13 @@ class ClusteringVQ(nn.Module):
             )
         share = -10 * config.size / (1 - config.decay) * self.usage_K - 1e-3
         move_K1 = share.exp()[:, None]
-        self.codebook.mul_(1 - move_K1).add_(move_K1 * anchor_KD)
+        self.write(self.codebook, self.codebook * (1 - move_K1) + move_K1 * anchor_KD)
         self.updates += 1
 
 
 def _rows(z_BCTHW: Tensor) -> Tensor:
     return rearrange(z_BCTHW, "b c t h w -> (b t h w) c")
+
+
+def _copy(parameter: nn.Parameter, value: Tensor) -> None:
+    parameter.copy_(value)

@@ -4,8 +4,7 @@ Shape legend: B clip, C channel (3 at the pixel end), T frame or latent frame, H
 A clip of 1 + 4k frames of 8h x 8w pixels is (1 + k) x h x w ids; an image is a clip of 1 frame.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +18,7 @@ from models.tokenizer.losses import reconstruction_losses, total_loss
 RANGE_TOLERANCE = 1e-3
 
 
-@dataclass(frozen=True)
-class TokenizerOutput:
+class TokenizerOutput(NamedTuple):
     """What one training forward gives."""
 
     reconstruction: Tensor

@@ -141,23 +141,12 @@ def _check_batch(stage: StageConfig, workers: int) -> None:
         )
 
 
-def deepspeed_dict(
-    run: RunConfig, stage: StageConfig, workers: int, persistence_threshold: int = 100_000
-) -> dict[str, Any]:
-    """Return DeepSpeed's config of one stage; the only place that knows its key names.
-
-    Args:
-        run: the run's settings.
-        stage: the stage's.
-        workers: how many share a batch.
-        persistence_threshold: ZeRO 3 leaves parameters of fewer numbers whole on every rank.
-    """
+def deepspeed_dict(run: RunConfig, stage: StageConfig, workers: int) -> dict[str, Any]:
+    """Return DeepSpeed's config of one stage; the only place that knows its key names."""
     share = stage.batch_size // workers
     micro = stage.micro_batch_size or share
     settings = run.deepspeed
     zero: dict[str, Any] = {"stage": settings.zero_stage}
-    if settings.zero_stage == 3:
-        zero["stage3_param_persistence_threshold"] = persistence_threshold
     if settings.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu"}
     if settings.offload_parameters:

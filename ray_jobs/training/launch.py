@@ -38,6 +38,11 @@ def check(
             f"run.min_workers: {run.min_workers}; needs run.deepspeed.zero_stage=0 (it is "
             f"{run.deepspeed.zero_stage}, which shares the optimizer out among the workers)"
         )
+    if run.deepspeed.precision == "fp16" and not job.resources.gpus_per_worker:
+        raise UserError(
+            "run.deepspeed.precision: fp16; DeepSpeed has it on GPUs only: set "
+            "resources.gpus_per_worker=1, or use fp32 or bf16"
+        )
     with torch.device("meta"):
         model = task.build()
     names = [name for name, _ in model.named_parameters()]

@@ -135,7 +135,6 @@ class _Engine:
     deepspeed: deepspeed.DeepSpeedEngine
     optimizer: torch.optim.Optimizer
     ema: Ema | None
-    moved: list[torch.nn.Parameter]
 
     @property
     def module(self) -> torch.nn.Module:
@@ -189,19 +188,16 @@ class _Run:
 
     def _engine(self, model: torch.nn.Module, stage: StageConfig) -> _Engine:
         run = self.work.run
-        moved = [model.get_parameter(name) for name in self.work.task.moved]
-        threshold = max([100_000, *(parameter.numel() + 1 for parameter in moved)])
         optimizer = adamw(model, run.optimizer, stage.learning_rate)
         engine, *_ = deepspeed.initialize(
             model=model,
             optimizer=optimizer,
-            config=deepspeed_dict(run, stage, self.workers, threshold),
+            config=deepspeed_dict(run, stage, self.workers),
             dist_init_required=False,
         )
         ema = None if run.ema_decay is None else Ema(zero.masters(engine), run.ema_decay)
-        if not run.deepspeed.zero_stage:
-            moved = []  # the optimizer steps the parameters themselves
-        return _Engine(engine, optimizer, ema, moved)
+        zero.own_writes(model)
+        return _Engine(engine, optimizer, ema)
 
     def _stage(self, engine: _Engine, stage: StageConfig) -> None:
         work, place, run = self.work, self.place, self.work.run
@@ -254,8 +250,6 @@ class _Run:
         for start in parts:
             part = samples[start : start + micro]
             loss, metrics, read = self.work.task.loss(engine.deepspeed, part, stage)
-            for parameter in engine.moved:
-                zero.moved(parameter)
             engine.deepspeed.backward(loss)
             engine.deepspeed.step()
             total += loss.item() / len(parts)
@@ -314,7 +308,7 @@ class _Run:
         if self.rank and self.work.run.deepspeed.zero_stage < 3:
             return None  # under ZeRO 3 a forward pass takes all ranks
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), zero.own_writers_whole(model):
             judged = self.work.task.validate(model, samples)
         model.train()
         return None if self.rank else judged

@@ -15,8 +15,6 @@ class Task(Protocol):
 
     unit: str
     """What throughput counts: ``"frames"`` or ``"tokens"``."""
-    moved: tuple[str, ...]
-    """Names of the parameters that a forward pass in train mode writes to."""
 
     def build(self) -> torch.nn.Module:
         """Return a fresh model; weights from torch's global generator, which is seeded."""

@@ -1,9 +1,12 @@
 """The weights behind a DeepSpeed engine, whichever ZeRO stage and precision shares them out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import deepspeed
 import torch
+import torch.distributed as dist
 from deepspeed.utils import safe_get_full_fp32_param, safe_set_full_fp32_param
 from torch import Tensor, nn
 
@@ -45,11 +48,31 @@ def masters(engine: deepspeed.DeepSpeedEngine) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def moved(parameter: nn.Parameter) -> None:
-    """Tell the optimizer that a forward pass has written to a parameter.
+def own_writes(module: nn.Module) -> None:
+    """Make the parts of a model that overwrite parameters in a forward pass tell the optimizer.
 
-    A parameter's `data` is whole on every rank here: ZeRO 3 must keep it whole, see
-    `persistence_threshold` in :func:`ray_jobs.training.config.deepspeed_dict`.
+    Such a part has an attribute ``write``, a function of a parameter and its new value.
     """
-    with torch.no_grad():
-        safe_set_full_fp32_param(parameter, parameter.data.float())
+    for part in module.modules():
+        if hasattr(part, "write"):
+            part.write = write  # pyright: ignore[reportArgumentType]
+
+
+@contextmanager
+def own_writers_whole(module: nn.Module) -> Iterator[None]:
+    """Gather the parameters of those parts: they are read outside forward passes too."""
+    held = [p for part in module.modules() if hasattr(part, "write") for p in part.parameters()]
+    with deepspeed.zero.GatheredParameters([p for p in held if hasattr(p, "ds_id")]):
+        yield
+
+
+@torch.no_grad()
+def write(parameter: nn.Parameter, value: Tensor) -> None:
+    """Overwrite a parameter, which is whole here, and every copy that DeepSpeed keeps of it."""
+    parameter.data.copy_(value)
+    safe_set_full_fp32_param(parameter, value.float())
+    if hasattr(parameter, "ds_id"):  # of ZeRO 3, gathered anew from the ranks' shares
+        share: Any = parameter.ds_tensor  # pyright: ignore[reportAttributeAccessIssue]
+        start = share.numel() * dist.get_rank()
+        part = value.flatten()[start : start + share.numel()]
+        share.data.view(-1)[: part.numel()].copy_(part)

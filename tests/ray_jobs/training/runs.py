@@ -74,7 +74,6 @@ class DiTTask:
     """Rectified flow on pixels: what a diffusion model asks of the engine."""
 
     unit = "frames"
-    moved: tuple[str, ...] = ()
 
     def build(self) -> DiT:
         return DiT()
@@ -91,7 +90,9 @@ class DiTTask:
             times.append(torch.rand((), generator=draws))
         x_BNP, noise_BNP, time_B = torch.stack(clean), torch.stack(noise), torch.stack(times)
         mixed = torch.lerp(x_BNP, noise_BNP, time_B[:, None, None])
-        loss = F.mse_loss(model(mixed, time_B).float(), noise_BNP - x_BNP)
+        kind = next(model.parameters()).dtype
+        velocity_BNP = model(mixed.to(kind), time_B)
+        loss = F.mse_loss(velocity_BNP.float(), noise_BNP - x_BNP)
         return loss, {"mse": loss.detach()}, sum(len(sample["pixels"]) for sample in samples)
 
     def validate(
