@@ -45,7 +45,8 @@ class DeepSpeedConfig(Section):
 
     zero_stage: Literal[0, 1, 2, 3] = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of the model's passes; the optimizer steps fp32 weights in any case."""
+    """Of the model's passes; the optimizer steps fp32 weights in any case. bf16 and fp16 need
+    ZeRO 1 or above, fp16 needs GPUs."""
     gradient_clipping: Annotated[float, Field(gt=0)] = 1.0
     offload_optimizer: bool = False
     """Keep the optimizer's state in the host's memory; needs ZeRO 1 or above."""
@@ -53,7 +54,9 @@ class DeepSpeedConfig(Section):
     """Keep the weights there too; needs ZeRO 3."""
 
     @model_validator(mode="after")
-    def _offload_needs_zero(self) -> Self:
+    def _what_needs_zero(self) -> Self:
+        if self.precision != "fp32" and self.zero_stage < 1:
+            raise ValueError(f"precision {self.precision} needs zero_stage 1, 2 or 3; it is 0")
         if self.offload_optimizer and self.zero_stage < 1:
             raise ValueError("offload_optimizer needs zero_stage 1, 2 or 3; it is 0")
         if self.offload_parameters and self.zero_stage < 3:
@@ -161,6 +164,7 @@ def deepspeed_dict(run: RunConfig, stage: StageConfig, workers: int) -> dict[str
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": settings.precision == "bf16"},
         "fp16": {"enabled": settings.precision == "fp16"},
+        "data_types": {"grad_accum_dtype": "fp32"} if settings.precision == "bf16" else {},
         "steps_per_print": 1_000_000_000,
         "wall_clock_breakdown": False,
     }

@@ -40,8 +40,7 @@ def masters(engine: deepspeed.DeepSpeedEngine) -> list[Tensor]:
     for held in (
         "fp32_partitioned_groups_flat",  # ZeRO 3
         "single_partition_of_fp32_groups",  # ZeRO 1 and 2
-        "fp32_groups_flat_partition",  # ZeRO 0 in bf16
-        "fp32_groups_flat",  # ZeRO 0 in fp16
+        "fp32_groups_flat_partition",  # ZeRO 1 in bf16
     ):
         if hasattr(optimizer, held):
             return list(getattr(optimizer, held))

@@ -59,9 +59,14 @@ def test_recomputing_where_nothing_can() -> None:
     )
 
 
-@pytest.mark.parametrize("settings", [{"offload_optimizer": True},
+def test_fp16_without_gpus() -> None:
+    run = {"deepspeed": DeepSpeedConfig(zero_stage=1, precision="fp16")}
+    refuse("precision: fp16; DeepSpeed has it on GPUs only", run=run)
+
+
+@pytest.mark.parametrize("settings", [{"offload_optimizer": True}, {"precision": "bf16"},
                                       {"offload_parameters": True, "zero_stage": 2}])  # fmt: skip
-def test_offload_without_the_zero_stage_for_it(settings: dict) -> None:
+def test_what_needs_a_zero_stage(settings: dict) -> None:
     with pytest.raises(ValidationError, match=r"needs zero_stage .*; it is"):
         DeepSpeedConfig(**settings)
 
