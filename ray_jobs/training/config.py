@@ -112,6 +112,8 @@ class RunConfig(Section):
     min_workers: Annotated[int, Field(ge=1)] | None = None
     """Go on with as few workers while the cluster cannot give ``resources.workers``; ZeRO 0 only.
     None: wait until it can."""
+    peak_tflops: Annotated[float, Field(gt=0)] | None = None
+    """Of one worker's device, for the share of it that is used (``mfu``); None: known GPUs' own."""
     threads_per_worker: Annotated[int, Field(ge=1)] | None = None
     """torch threads on CPU; None: the worker's CPUs."""
 

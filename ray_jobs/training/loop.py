@@ -15,6 +15,7 @@ import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
+from torch.utils.flop_counter import FlopCounterMode
 
 from data_prep.loader import Loader, Sample
 from data_prep.sampling import TRAIN, VALIDATION
@@ -147,6 +148,7 @@ class _Run:
     ) -> None:
         self.work, self.rank, self.workers, self.place = work, rank, workers, place
         self.skipped = skipped
+        self.flops: dict[tuple[int, ...], float] = {}  # of one sample, by its shape
         self.telemetry = telemetry.Telemetry(work.output, place.records) if rank == 0 else None
 
     def all_stages(self, checkpoint: str | None) -> None:
@@ -215,8 +217,9 @@ class _Run:
                 window.waited()
                 skipped = self.skipped.get(place.step)
                 if skipped is None:
+                    flops = self._count(engine, stage, samples)
                     loss, metrics, units = self._step(engine, stage, samples)
-                    window.stepped(loss, metrics, units)
+                    window.stepped(loss, metrics, units, flops)
                     self._check(loss, stage)
                 elif self.telemetry is not None:
                     self.telemetry.write(
@@ -260,6 +263,18 @@ class _Run:
             engine.ema.update()
         return total, sums, units
 
+    def _count(self, engine: _Engine, stage: StageConfig, samples: list[Sample]) -> float:
+        """Return the operations of a step: those of a forward pass, counted once, three times."""
+        first = samples[0]
+        shape = (first["ids"] if "ids" in first else first["pixels"]).shape
+        if shape not in self.flops:
+            engine.module.eval()  # so that the pass leaves no trace
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                self.work.task.loss(engine.deepspeed, samples[:1], stage)
+            engine.module.train()
+            self.flops[shape] = 3.0 * counter.get_total_flops()
+        return self.flops[shape] * len(samples)
+
     def _check(self, loss: float, stage: StageConfig) -> None:
         """Raise BadLoss on all ranks together, before a checkpoint keeps what the step has done."""
         mean = telemetry.mean_over_workers([loss])[0]
@@ -296,6 +311,7 @@ class _Run:
                 **_grad_norm(engine),
                 f"{self.work.task.unit}_per_second": round(figures.units / figures.seconds, 1),
                 "data_wait": round(figures.waited / figures.seconds, 4),
+                **telemetry.speed(figures, self.workers, self.work.run.peak_tflops),
                 **telemetry.memory(),
                 "seconds": round(self.place.seconds, 2),
             }

@@ -13,6 +13,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from infra import storage
 
+PEAK_TFLOPS = {"H200": 989.5, "H100": 989.5, "A100": 312.0, "B200": 2250.0, "L40S": 362.0}
+"""Dense bf16, from the vendors' sheets (SXM where there are several), by part of the name."""
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -25,6 +28,8 @@ class Figures:
     seconds: float
     waited: float
     """Seconds that the model waited for data."""
+    flops: float
+    """Floating-point operations of all workers."""
 
 
 class Window:
@@ -37,7 +42,7 @@ class Window:
     def _reset(self) -> None:
         self._losses: list[float] = []
         self._metrics: dict[str, list[float]] = {}
-        self._units, self._seconds, self._waited = 0, 0.0, 0.0
+        self._units, self._seconds, self._waited, self._flops = 0, 0.0, 0.0, 0.0
         self._clock = time.perf_counter()
 
     @property
@@ -53,13 +58,14 @@ class Window:
         """Say that a batch has come."""
         self._waited += time.perf_counter() - self._clock
 
-    def stepped(self, loss: float, metrics: dict[str, float], units: int) -> None:
-        """Say that a step is done."""
+    def stepped(self, loss: float, metrics: dict[str, float], units: int, flops: float) -> None:
+        """Say that a step is done: its loss, what it read, and what it computed on this worker."""
         self.last_loss = loss
         self._losses.append(loss)
         for key, value in metrics.items():
             self._metrics.setdefault(key, []).append(value)
         self._units += units
+        self._flops += flops
         self._seconds += time.perf_counter() - self._clock
 
     def close(self, workers: int) -> Figures:
@@ -73,6 +79,7 @@ class Window:
             units=self._units * workers,
             seconds=max(self._seconds, 1e-9),
             waited=self._waited,
+            flops=self._flops * workers,
         )
         self._reset()
         return figures
@@ -112,6 +119,22 @@ class Telemetry:
         for key, value in record.items():
             if isinstance(value, float):
                 self._board.add_scalar(f"{record['split']}/{key}", value, record["step"])
+
+
+def speed(figures: Figures, workers: int, peak_tflops: float | None) -> dict[str, float]:
+    """Return the computing speed of all workers, and its share of what their devices can do.
+
+    Args:
+        figures: of a window.
+        workers: how many.
+        peak_tflops: of one worker's device; None takes ``PEAK_TFLOPS``, where it is listed.
+    """
+    tflops = figures.flops / figures.seconds / 1e12
+    if peak_tflops is None and torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+        peak_tflops = next((v for name, v in PEAK_TFLOPS.items() if name in device), None)
+    share = {} if peak_tflops is None else {"mfu": round(tflops / workers / peak_tflops, 4)}
+    return {"tflops_per_second": float(f"{tflops:.4g}"), **share}
 
 
 def memory() -> dict[str, float]:

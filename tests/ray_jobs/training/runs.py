@@ -1,7 +1,9 @@
 """Small runs of three kinds of model, and a way to kill their workers."""
 
+import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ from models.autoregressive.vocabulary import Vocabulary
 from models.tokenizer import CVQConfig, TokenizerConfig
 from ray_jobs.train_autoregressive import ARStageConfig, AutoregressiveTask
 from ray_jobs.train_tokenizer import TokenizerTask
-from ray_jobs.training.config import RunConfig, StageConfig
+from ray_jobs.training.config import DeepSpeedConfig, RunConfig, StageConfig
 from ray_jobs.training.launch import launch
 from ray_jobs.training.task import Task
 
@@ -248,3 +250,12 @@ def train(
            "keep_checkpoints": 10, **run}
     )  # fmt: skip
     return launch(task, job, stages, settings, artifact.begin(kind, job))
+
+
+if __name__ == "__main__":
+    from infra import cluster
+
+    kind_, data_, output_, workers_, zero_ = sys.argv[1:]
+    settings_ = DeepSpeedConfig(zero_stage=int(zero_))  # pyright: ignore[reportArgumentType]
+    with cluster.session():
+        train(kind_, json.loads(data_), Path(output_), int(workers_), deepspeed=settings_)
