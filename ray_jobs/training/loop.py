@@ -198,6 +198,8 @@ class _Run:
             dist_init_required=False,
         )
         ema = None if run.ema_decay is None else Ema(zero.masters(engine), run.ema_decay)
+        if self.workers == 1 and not run.deepspeed.zero_stage:
+            engine.enable_backward_allreduce = False  # else it copies all gradients to and fro
         zero.own_writes(model)
         return _Engine(engine, optimizer, ema)
 
