@@ -79,6 +79,9 @@ def analyse(uri: str, caption: str | None, config: AnalysisConfig) -> dict[str, 
         uri: of the video; it need not exist or be a video.
         caption: of the whole video, or None.
         config: how to cut and what to keep.
+
+    Raises:
+        Unavailable: storage does not answer, which is no verdict on the video.
     """
     begun_s = time.process_time()
     used = Usage()
@@ -88,6 +91,8 @@ def analyse(uri: str, caption: str | None, config: AnalysisConfig) -> dict[str, 
         row |= _analyse(uri, config, used, row)
     except DecodeError as error:
         row |= _quarantined(error.reason, error.detail)
+    except storage.Unavailable:
+        raise
     except UserError as error:  # storage's: not found, no permission, no such scheme
         row |= _quarantined("missing", str(error))
     except Exception as error:  # the boundary: one video must not stop the others

@@ -3,14 +3,19 @@
 No other module knows what kind of storage a URI names. Credentials and endpoint of S3 come from
 the usual chain (environment, config files, instance role; ``AWS_ENDPOINT_URL`` for servers other
 than AWS). A file appears under its name only once it is whole.
+
+Throttling and a server that is gone for a while are waited out, more and more slowly, for about
+75 s a request (``AWS_MAX_ATTEMPTS`` sets how often it is tried). What outlasts that is
+:class:`Unavailable`, which says nothing of the file that was asked for.
 """
 
+import errno
 import json
 import os
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -20,6 +25,18 @@ import pyarrow.fs
 from infra.errors import UserError, one_line
 
 REMOTE_SCHEMES = ("s3://",)
+MAX_ATTEMPTS = 12
+BLOCK_BYTES = 8 << 20
+"""What an open remote file reads ahead, and uploads at once."""
+
+_OUTAGES = {
+    *(errno.EIO, errno.EBUSY, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE),
+    *(errno.ENOMEM, getattr(errno, "EREMOTEIO", errno.EIO)),
+}
+
+
+class Unavailable(UserError):
+    """Storage that does not answer, or lets nobody in: no verdict on the file asked for."""
 
 
 def is_remote(uri: str) -> bool:
@@ -79,25 +96,37 @@ def list_files(uri: str, suffixes: tuple[str, ...] = ()) -> list[str]:
         uri: a directory or prefix; one that is not there holds no files.
         suffixes: lower-case endings to keep, such as ``(".mp4",)``; empty keeps all.
     """
+    return list(list_sizes(uri, suffixes))
+
+
+def list_sizes(uri: str, suffixes: tuple[str, ...] = ()) -> dict[str, int]:
+    """Return the files of :func:`list_files` with their sizes in bytes, by one listing."""
     fs, path = _open(uri)
     with _explained(uri):
-        fs.invalidate_cache()
-        found = fs.find(path) if fs.exists(path) else []
+        found = cast(dict[str, Any], fs.find(path, detail=True) if fs.exists(path) else {})
+        found = {file: info for file, info in found.items() if info.get("type") != "directory"}
     prefix = "s3://" if is_remote(uri) else ""
-    kept = []
-    for file in sorted(cast(list[str], found)):
+    kept = {}
+    for file in sorted(found):
         below = file[len(path.rstrip("/")) :].split("/")
         hidden = any(part.startswith(".") for part in below)
         if not hidden and (not suffixes or file.lower().endswith(suffixes)):
-            kept.append(prefix + file)
+            kept[prefix + file] = int(found[file].get("size") or 0)
     return kept
 
 
 def make_dirs(uri: str) -> None:
-    """Make the directory `uri` and those above it (nothing to do on S3)."""
+    """Make the directory `uri` and those above it; of S3, see that there is such a bucket."""
     if not is_remote(uri):
         with _explained(uri):
             os.makedirs(absolute(uri), exist_ok=True)
+        return
+    fs, path = _open(uri)
+    with _explained(uri), suppress(PermissionError):  # some may write who may not look
+        try:
+            fs.info(path.split("/")[0])
+        except FileNotFoundError:
+            raise UserError(f"{uri}: no such bucket; make it first") from None
 
 
 def remove(uri: str) -> None:
@@ -121,13 +150,14 @@ def open_output(uri: str) -> Iterator[IO[bytes]]:
     """Open `uri` for writing; the file appears, whole, when the block ends without an error."""
     fs, path = _open(uri)
     if is_remote(uri):  # an upload is invisible until it completes
-        file: Any = fs.open(path, "wb")
-        try:
-            yield cast(IO[bytes], file)
-        except BaseException:
-            file.discard()
-            raise
         with _explained(uri):
+            file: Any = fs.open(path, "wb")
+            try:
+                yield cast(IO[bytes], file)
+            except BaseException:
+                file.discard()
+                file.closed = True  # or its finalizer would upload what there is
+                raise
             file.close()
         return
     make_dirs(os.path.dirname(path))
@@ -214,10 +244,25 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
 
 def _open(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
-        fs, path = fsspec.core.url_to_fs(absolute(uri))
+        options = _s3_options() if is_remote(uri) else {}
+        fs, path = fsspec.core.url_to_fs(absolute(uri), **options)
     except (ImportError, ValueError) as error:
         raise UserError(f"{uri}: {one_line(error)}") from None
     return fs, path
+
+
+def _s3_options() -> dict[str, Any]:
+    attempts = int(os.environ.get("AWS_MAX_ATTEMPTS", MAX_ATTEMPTS))
+    return {
+        "use_listings_cache": False,  # other processes write too
+        "default_block_size": BLOCK_BYTES,
+        "max_concurrency": 1,  # only then does a download go on where its connection broke
+        "config_kwargs": {
+            "retries": {"mode": "adaptive", "total_max_attempts": attempts},
+            "connect_timeout": 10,
+            "read_timeout": 30,
+        },
+    }
 
 
 @contextmanager
@@ -230,10 +275,21 @@ def _explained(uri: str) -> Iterator[None]:
     except FileNotFoundError:
         raise UserError(f"{uri}: not found") from None
     except PermissionError as error:
-        raise UserError(f"{uri}: no permission ({one_line(error)})") from None
-    except (OSError, ConnectionError) as error:
-        raise UserError(f"{uri}: {one_line(error)}") from error
+        # One object may be closed to us; a key that is wrong or has expired opens none of them.
+        kind = UserError if _s3_code(error) in ("", "AccessDenied", "403") else Unavailable
+        raise kind(f"{uri}: no permission ({one_line(error)})") from None
+    except OSError as error:
+        out = isinstance(error, (ConnectionError, TimeoutError)) or error.errno in _OUTAGES
+        raise (Unavailable if out else UserError)(f"{uri}: {one_line(error)}") from error
     except Exception as error:
-        if type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "s3fs"):
-            raise UserError(f"{uri}: {one_line(error)}") from error
+        library = type(error).__module__.split(".")[0]
+        if library in ("botocore", "aiobotocore", "aiohttp"):
+            out = type(error).__name__ != "ParamValidationError"  # a name that S3 does not allow
+            raise (Unavailable if out else UserError)(f"{uri}: {one_line(error)}") from error
         raise
+
+
+def _s3_code(error: BaseException) -> str:
+    """Return S3's own name of an error, such as ``"NoSuchKey"``; empty where there is none."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))

@@ -20,11 +20,14 @@ from data_prep.schemas import CLIP_TABLE
 from infra import storage
 from infra.artifact import Output
 from infra.config import JobConfig
+from infra.errors import UserError
 from infra.job import Job, main
 from infra.progress import Progress, say
 from ray_jobs.clip_tables import add_up, check_accounts, tally
 
 NAMES_SHOWN = 3
+UNAVAILABLE = "unavailable"
+"""A task's receipt when storage did not answer: the job stops, and no video is judged."""
 
 
 class PrepareConfig(JobConfig):
@@ -111,6 +114,8 @@ def _analyse_all(table: pa.Table, config: PrepareConfig, output: Output) -> None
     done = table.num_rows - todo.num_rows
     with Progress(table.num_rows, "prepare", "videos", done=done) as progress:
         for receipt in receipts.iter_rows():
+            if receipt["status"] == UNAVAILABLE:
+                raise UserError(f"{receipt['detail']}; the same command goes on from here")
             seconds += receipt["duration_s"]
             counts[receipt["status"]] += 1
             said = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
@@ -119,9 +124,12 @@ def _analyse_all(table: pa.Table, config: PrepareConfig, output: Output) -> None
 
 def _analyse_one(row: dict[str, Any], config: AnalysisConfig, folder: str) -> dict[str, Any]:
     """Analyse one video and commit its row; a retry writes the same file again."""
-    found = analyse(row["uri"], row["caption"], config)
-    _write(storage.join(folder, f"{row['source_id']}.parquet"), _as_table([found]))
-    return {"status": found["status"], "duration_s": found["duration_s"] or 0.0}
+    try:
+        found = analyse(row["uri"], row["caption"], config)
+        _write(storage.join(folder, f"{row['source_id']}.parquet"), _as_table([found]))
+    except storage.Unavailable as error:
+        return {"status": UNAVAILABLE, "duration_s": 0.0, "detail": str(error)}
+    return {"status": found["status"], "duration_s": found["duration_s"] or 0.0, "detail": ""}
 
 
 def _repeats(table: pa.Table, config: PrepareConfig, output: Output) -> set[str]:

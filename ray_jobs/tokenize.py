@@ -80,6 +80,8 @@ class PixelWorker:
                         pixels = decoder.span(*span, c.fps, c.width_px, c.height_px)
                         waiting = waiting[1:]
                         yield self._row(clip, pixels)
+            except storage.Unavailable:
+                raise
             except (DecodeError, UserError) as error:
                 clip, waiting = waiting[0], waiting[1:]
                 detail = {"clip_id": clip["clip_id"], "uri": uri, "detail": one_line(error)}
