@@ -45,6 +45,8 @@ class DecodeLimits(Section):
     """...and this many more for each second of film."""
     memory_bytes: Annotated[int, Field(ge=1 << 28)] = 4 << 30
     """Address space of the decoding process."""
+    copy_bytes: Annotated[int, Field(ge=1)] = 32 << 30
+    """The largest film that is copied to the local disk, out of a bucket or an archive."""
     span_bytes: Annotated[int, Field(ge=1)] = 1 << 30
     """The most that one span may hold."""
     decoders: Annotated[tuple[Literal["decord", "pyav"], ...], Field(min_length=1)] = (

@@ -12,6 +12,7 @@ Throttling and a server that is gone for a while are waited out, more and more s
 import errno
 import json
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ MAX_ATTEMPTS = 12
 BLOCK_BYTES = 8 << 20
 """What an open remote file reads ahead, and uploads at once."""
 
+_SLICE = re.compile(r"(?P<file>.+?\.tar)#(?P<start>\d+)\+(?P<size>\d+)/", re.IGNORECASE)
 _OUTAGES = {
     *(errno.EIO, errno.EBUSY, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE),
     *(errno.ENOMEM, getattr(errno, "EREMOTEIO", errno.EIO)),
@@ -68,6 +70,19 @@ def name(uri: str) -> str:
     return uri.rstrip("/").rsplit("/", 1)[-1]
 
 
+def slice_uri(uri: str, start: int, size_bytes: int, name: str) -> str:
+    """Return the URI of a run of bytes of the ``.tar`` file at `uri`, shown as `name`.
+
+    :func:`size_bytes` and :func:`local_copy` read such URIs.
+    """
+    return f"{uri}#{start}+{size_bytes}/{name}"
+
+
+def is_copied(uri: str) -> bool:
+    """Return whether :func:`local_copy` of `uri` takes room on the local disk."""
+    return is_remote(uri) or _SLICE.match(uri) is not None
+
+
 def exists(uri: str) -> bool:
     """Return whether there is a file or directory at `uri`."""
     fs, path = _open(uri)
@@ -83,7 +98,9 @@ def is_dir(uri: str) -> bool:
 
 
 def size_bytes(uri: str) -> int:
-    """Return the size of the file at `uri` in bytes."""
+    """Return the size of the file or the run of bytes at `uri`."""
+    if part := _SLICE.match(uri):
+        return int(part["size"])
     fs, path = _open(uri)
     with _explained(uri):
         return int(fs.size(path) or 0)
@@ -138,10 +155,15 @@ def remove(uri: str) -> None:
 
 
 @contextmanager
-def open_input(uri: str) -> Iterator[IO[bytes]]:
-    """Open the file at `uri` for reading, seekable."""
+def open_input(uri: str, block_bytes: int = BLOCK_BYTES) -> Iterator[IO[bytes]]:
+    """Open the file at `uri` for reading, seekable.
+
+    Args:
+        uri: of the file.
+        block_bytes: what is read of a remote file at once, and kept.
+    """
     fs, path = _open(uri)
-    with _explained(uri), fs.open(path, "rb") as file:
+    with _explained(uri), fs.open(path, "rb", block_size=block_bytes) as file:
         yield cast(IO[bytes], file)
 
 
@@ -156,7 +178,7 @@ def open_output(uri: str) -> Iterator[IO[bytes]]:
                 yield cast(IO[bytes], file)
             except BaseException:
                 file.discard()
-                file.closed = True  # or its finalizer would upload what there is
+                file.closed = True  # or its finalizer tries to upload
                 raise
             file.close()
         return
@@ -210,16 +232,34 @@ def write_json(uri: str, value: Any) -> None:
 
 @contextmanager
 def local_copy(uri: str) -> Iterator[Path]:
-    """Yield a local path with the bytes of `uri`: the file itself, or a temporary download."""
-    if not is_remote(uri):
+    """Yield a local path with the bytes of `uri`: the file itself, or a temporary copy.
+
+    No name that storage or an archive holds becomes part of the copy's path, but for its ending.
+    """
+    if not is_copied(uri):
         yield Path(absolute(uri))
         return
-    fs, path = _open(uri)
+    ending = re.search(r"\.\w{1,8}$", uri, re.ASCII)
     with tempfile.TemporaryDirectory(prefix="longtake-") as folder:
-        target = Path(folder) / name(uri)
-        with _explained(uri):
-            fs.get_file(path, str(target))
+        target = Path(folder) / f"copy{ending[0] if ending else ''}"
+        if part := _SLICE.match(uri):
+            _copy_slice(part["file"], int(part["start"]), int(part["size"]), target)
+        else:
+            fs, path = _open(uri)
+            with _explained(uri):
+                fs.get_file(path, str(target))
         yield target
+
+
+def _copy_slice(uri: str, start: int, size_bytes: int, target: Path) -> None:
+    with open_input(uri) as source, target.open("wb") as copy:
+        source.seek(start)
+        while size_bytes:
+            chunk = source.read(min(size_bytes, BLOCK_BYTES))
+            if not chunk:
+                raise UserError(f"{uri}: ends {size_bytes} bytes before its member does")
+            copy.write(chunk)
+            size_bytes -= len(chunk)
 
 
 def upload_dir(local: str | Path, uri: str) -> None:

@@ -24,8 +24,10 @@ from infra.errors import UserError
 from infra.job import Job, main
 from infra.progress import Progress, say
 from ray_jobs.clip_tables import add_up, check_accounts, tally
+from ray_jobs.parts import ROW_GROUP_BYTES
 
 NAMES_SHOWN = 3
+SIZES_ASKED = 10_000
 UNAVAILABLE = "unavailable"
 """A task's receipt when storage did not answer: the job stops, and no video is judged."""
 
@@ -41,12 +43,13 @@ class PrepareConfig(JobConfig):
 
 def plan(config: PrepareConfig) -> list[str]:
     """Return what would be done; lists the inputs and opens none of the videos."""
-    manifest = manifests.read(config.input)
-    uris = [entry.uri for entry in manifest.entries]
+    manifest = manifests.read(config.input, open_archives=False)
+    count = manifest.table.num_rows
+    uris = manifest.table["uri"].slice(0, SIZES_ASKED).to_pylist()
     known = [storage.size_bytes(u) for u in uris if "://" not in u and storage.exists(u)]
-    more = f" and {len(uris) - NAMES_SHOWN} more" if len(uris) > NAMES_SHOWN else ""
+    more = f" and {count - NAMES_SHOWN} more" if count > NAMES_SHOWN else ""
     return [
-        f"inputs: {len(uris)} videos, {sum(known) / 1e6:.1f} MB ({len(known)} sizes known)",
+        f"inputs: {count} videos, {sum(known) / 1e6:.1f} MB ({len(known)} sizes known)",
         f"first: {', '.join(storage.name(u) for u in uris[:NAMES_SHOWN])}{more}",
         *manifest.notes,
         f"cuts: adaptive, ratio {config.analysis.scenes.ratio:g}, "
@@ -78,17 +81,25 @@ def _limits(filters: FiltersConfig) -> list[str]:
 
 def run(config: PrepareConfig, output: Output) -> dict[str, Any]:
     """Analyse every video that is not analysed yet, then merge the rows; return the summary."""
-    manifest = manifests.read(config.input)
-    for note in manifest.notes:
-        say(f"prepare: {note}")
-    table = manifest.table()
-    _write(output.path("manifest", "part-00000.parquet"), table)
+    table = _manifest(config, output)
     _analyse_all(table, config, output)
     repeats = _repeats(table, config, output)
     summary = _merge(table, repeats, config, output)
-    check_accounts(summary, len(manifest.entries))
+    check_accounts(summary, table.num_rows)
     storage.remove(output.path("analysed"))
     return summary
+
+
+def _manifest(config: PrepareConfig, output: Output) -> pa.Table:
+    """Return the inputs as the first run of this output found them."""
+    file = output.path("manifest", "part-00000.parquet")
+    if storage.exists(file):
+        return _read(file)
+    manifest = manifests.read(config.input)
+    for note in manifest.notes:
+        say(f"prepare: {note}")
+    _write(file, manifest.table)
+    return manifest.table
 
 
 def _analyse_all(table: pa.Table, config: PrepareConfig, output: Output) -> None:
@@ -125,7 +136,8 @@ def _analyse_all(table: pa.Table, config: PrepareConfig, output: Output) -> None
 def _analyse_one(row: dict[str, Any], config: AnalysisConfig, folder: str) -> dict[str, Any]:
     """Analyse one video and commit its row; a retry writes the same file again."""
     try:
-        found = analyse(row["uri"], row["caption"], config)
+        about = {name: row[name] for name in ("extra", "damage")}
+        found = analyse(row["uri"], row["caption"], config, **about)
         _write(storage.join(folder, f"{row['source_id']}.parquet"), _as_table([found]))
     except storage.Unavailable as error:
         return {"status": UNAVAILABLE, "duration_s": 0.0, "detail": str(error)}
@@ -182,17 +194,24 @@ def _merge(
 def _merge_file(
     source_ids: list[str], repeats: set[str], folder: str, target: str
 ) -> dict[str, Any]:
-    tables = []
-    parts = []
-    for source in source_ids:
-        rows = _read(storage.join(folder, f"{source}.parquet"))
-        if source in repeats:
-            rows = _as_table([as_duplicate(rows.to_pylist()[0])])
-        tables.append(rows)
-        parts.append(
-            tally(rows.select([n for n in rows.column_names if n != "uri"]).to_pylist()[0])
-        )
-    _write(target, pa.concat_tables(tables))
+    """Write one file of the table, never holding much more than a row group; return its sums."""
+    parts: list[dict[str, Any]] = []
+    with (
+        storage.open_output(target) as file,
+        pq.ParquetWriter(file, CLIP_TABLE, compression="zstd") as writer,
+    ):
+        group: list[pa.Table] = []
+        for source in source_ids:
+            rows = _read(storage.join(folder, f"{source}.parquet"))
+            if source in repeats:
+                rows = _as_table([as_duplicate(rows.to_pylist()[0])])
+            group.append(rows)
+            parts.append(tally(rows.drop_columns(["uri"]).to_pylist()[0]))
+            if sum(table.nbytes for table in group) >= ROW_GROUP_BYTES:
+                writer.write_table(pa.concat_tables(group))
+                group = []
+        if group:
+            writer.write_table(pa.concat_tables(group))
     return add_up(parts)
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from tests.s3 import Server
@@ -44,6 +45,15 @@ def ray_session(s3_address: Server) -> Iterator[None]:
 
     with cluster.session():
         yield
+
+
+@pytest.fixture
+def fresh_s3() -> Iterator[None]:
+    """Let this test's environment decide about clients of S3, and leave none of them behind."""
+    filesystem = fsspec.get_filesystem_class("s3")
+    filesystem.clear_instance_cache()
+    yield
+    filesystem.clear_instance_cache()
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,9 @@
 """Storage on a real S3 server: whole objects or none, one clear line for what goes wrong."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,15 +18,6 @@ BIG = os.urandom(storage.BLOCK_BYTES * 2 + 12345)  # three parts of an upload
 @pytest.fixture
 def folder(s3_bucket: str, request: pytest.FixtureRequest) -> str:
     return f"{s3_bucket}/{request.node.name}"
-
-
-@pytest.fixture
-def fresh() -> Iterator[None]:
-    """Let this test's environment decide about clients, and leave none of them behind."""
-    filesystem = fsspec.get_filesystem_class("s3")
-    filesystem.clear_instance_cache()
-    yield
-    filesystem.clear_instance_cache()
 
 
 def test_what_is_written_is_listed_read_and_removed(folder: str):
@@ -103,7 +92,7 @@ def test_what_is_missing_is_a_verdict(folder: str):
 
 
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
-def test_a_wrong_key_is_no_verdict(folder: str, fresh, monkeypatch, name: str):
+def test_a_wrong_key_is_no_verdict(folder: str, fresh_s3, monkeypatch, name: str):
     monkeypatch.setenv(name, "wrong")
     for call in (storage.read_bytes, storage.list_files):
         assert "no permission" in str(_line(call, f"{folder}/a.txt"))
@@ -112,7 +101,7 @@ def test_a_wrong_key_is_no_verdict(folder: str, fresh, monkeypatch, name: str):
 
 
 def test_a_server_that_is_away_is_waited_for_and_then_no_verdict(
-    s3_server: Server, folder: str, fresh, monkeypatch
+    s3_server: Server, folder: str, fresh_s3, monkeypatch
 ):
     uri = f"{folder}/a.bin"
     storage.write_bytes(uri, BIG)
@@ -129,6 +118,7 @@ def test_a_server_that_is_away_is_waited_for_and_then_no_verdict(
     assert storage.read_bytes(uri) == BIG
 
 
+@pytest.mark.faults
 def test_a_read_goes_on_where_the_server_went_away(s3_server: Server, folder: str):
     uri = f"{folder}/a.bin"
     storage.write_bytes(uri, BIG)

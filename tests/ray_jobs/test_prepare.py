@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -79,18 +80,28 @@ def test_a_run_goes_on_where_a_killed_one_stopped(
 
 
 @pytest.mark.ray
-def test_corpus_and_table_may_be_on_s3(ray_session, videos: Path, s3_bucket: str) -> None:
+def test_corpus_and_table_may_be_on_s3(
+    ray_session, videos: Path, s3_bucket: str, tmp_path: Path
+) -> None:
     root = f"{s3_bucket}/prepare"
     storage.upload_dir(videos, f"{root}/videos")
-    lines = [{"uri": name} for name in ("videos/bikes.mp4", "videos/zero.mp4", "gone.mp4")]
+    names = ("videos/bikes.mp4", "videos/zero.mp4", "gone.mp4")
+    lines = [{"uri": name, "licence": "CC-BY"} for name in names]
     storage.write_text(f"{root}/list.jsonl", "\n".join(json.dumps(line) for line in lines))
-    tree = {"input": [f"{root}/list.jsonl"], "output": f"{root}/out"}
+    with tarfile.open(tmp_path / "shard.tar", "w") as archive:
+        archive.add(videos / "phone é 1.mp4", "phone.mp4")
+    whole = (tmp_path / "shard.tar").read_bytes()
+    storage.write_bytes(f"{root}/tars/cut.tar", whole[: len(whole) // 2])
+    storage.write_bytes(f"{root}/tars/whole.tar", whole)
+    tree = {"input": [f"{root}/list.jsonl", f"{root}/tars"], "output": f"{root}/out"}
     summary = execute(JOB, config.build(PrepareConfig, tree))
-    assert (summary["kept"], summary["quarantined"]) == (1, {"empty": 1, "missing": 1})
+    assert (summary["inputs"], summary["kept"]) == (5, 2)
+    assert summary["quarantined"] == {"damaged_archive": 1, "empty": 1, "missing": 1}
     with storage.open_input(f"{root}/out/clips/part-00000.parquet") as file:
         rows = pq.read_table(file).to_pylist()
     here = analyse(str(videos / "bikes.mp4"), None, AnalysisConfig())
     assert rows[0]["clips"] == here["clips"]
+    assert {row["extra"] for row in rows[:3]} == {'{"licence": "CC-BY"}'}
     assert rows[2]["detail"] == f"{root}/gone.mp4: not found"
     assert storage.list_files(f"{root}/out/analysed") == []
 
