@@ -15,8 +15,9 @@ import os
 import re
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -30,6 +31,8 @@ MAX_ATTEMPTS = 12
 BLOCK_BYTES = 8 << 20
 """What an open remote file reads ahead, and uploads at once."""
 
+RANGE_BYTES = 1 << 20
+"""What :func:`open_ranges` reads of a remote file at once."""
 _SLICE = re.compile(r"(?P<file>.+?\.tar)#(?P<start>\d+)\+(?P<size>\d+)/", re.IGNORECASE)
 _OUTAGES = {
     *(errno.EIO, errno.EBUSY, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE),
@@ -39,6 +42,15 @@ _OUTAGES = {
 
 class Unavailable(UserError):
     """Storage that does not answer, or lets nobody in: no verdict on the file asked for."""
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Bytes that are read where they are wanted."""
+
+    size_bytes: int
+    read: Callable[[int, int], bytes]
+    """Returns the bytes from the given offset on, of the given count; both within the size."""
 
 
 def is_remote(uri: str) -> bool:
@@ -193,6 +205,24 @@ def open_output(uri: str) -> Iterator[IO[bytes]]:
     finally:
         if os.path.exists(partial):
             os.unlink(partial)
+
+
+@contextmanager
+def open_ranges(uri: str) -> Iterator[Ranges]:
+    """Open the file or the run of bytes at `uri` for reading here and there."""
+    part = _SLICE.match(uri)
+    file_uri, start = (part["file"], int(part["start"])) if part else (uri, 0)
+    size = size_bytes(uri)
+    with open_input(file_uri, RANGE_BYTES) as file:
+
+        def read(at: int, count: int) -> bytes:
+            file.seek(start + at)
+            data = file.read(count)
+            if len(data) < count:
+                raise UserError(f"{uri}: ends at {at + len(data)} of {size} bytes")
+            return data
+
+        yield Ranges(size, read)
 
 
 def read_bytes(uri: str) -> bytes:

@@ -17,7 +17,7 @@ from infra import storage
 from infra.errors import UserError
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
-LONG = "ein langer Ordner/" * 12 + "兎.mp4"
+LONG = "ein langer Name/" * 12 + "兎.mp4"
 
 
 def write(path: Path, members: dict[str, bytes], kind: int = tarfile.PAX_FORMAT) -> str:
