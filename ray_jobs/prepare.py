@@ -1,7 +1,8 @@
 """prepare: videos in, clip table out: cut into shots, scored, filtered, every input accounted for.
 
-One row is one video from the manifest to the table. Each video is analysed by one Ray Data task,
-which commits its row as ``analysed/<source_id>.parquet``; a rerun goes on with what is not there.
+One row is one video from the manifest to the table. A Ray Data task analyses a video (several where
+there are very many) and commits each as ``analysed/<source_id>.parquet``; a rerun goes on with what
+is not there.
 At the end the rows are merged, in the manifest's order, into ``clips/*.parquet``.
 """
 
@@ -28,6 +29,8 @@ from ray_jobs.parts import ROW_GROUP_BYTES
 
 NAMES_SHOWN = 3
 SIZES_ASKED = 10_000
+MOST_TASKS = 20_000
+"""Each costs the driver about 9 KB; of more videos, several share a task, one after the other."""
 UNAVAILABLE = "unavailable"
 """A task's receipt when storage did not answer: the job stops, and no video is judged."""
 
@@ -57,7 +60,7 @@ def plan(config: PrepareConfig) -> list[str]:
         *_limits(config.analysis.filters),
         f"decode: {' then '.join(config.analysis.decode.decoders)}, given up after "
         f"{config.analysis.decode.stall_s:g} s without progress",
-        f"tasks: one a video, {config.resources.cpus_per_worker:g} CPUs each",
+        f"tasks: {min(count, MOST_TASKS)}, {config.resources.cpus_per_worker:g} CPUs each",
     ]
 
 
@@ -113,7 +116,7 @@ def _analyse_all(table: pa.Table, config: PrepareConfig, output: Output) -> None
         return
     receipts = (
         ray.data.from_arrow(todo.replace_schema_metadata())
-        .repartition(target_num_rows_per_block=1)
+        .repartition(target_num_rows_per_block=-(-todo.num_rows // MOST_TASKS))
         .map(
             _analyse_one,  # pyright: ignore[reportArgumentType] (fn_args fills the rest)
             fn_args=(config.analysis, folder),
@@ -201,15 +204,17 @@ def _merge_file(
         pq.ParquetWriter(file, CLIP_TABLE, compression="zstd") as writer,
     ):
         group: list[pa.Table] = []
+        size_bytes = 0
         for source in source_ids:
             rows = _read(storage.join(folder, f"{source}.parquet"))
             if source in repeats:
                 rows = _as_table([as_duplicate(rows.to_pylist()[0])])
             group.append(rows)
+            size_bytes += rows.nbytes
             parts.append(tally(rows.drop_columns(["uri"]).to_pylist()[0]))
-            if sum(table.nbytes for table in group) >= ROW_GROUP_BYTES:
+            if size_bytes >= ROW_GROUP_BYTES:
                 writer.write_table(pa.concat_tables(group))
-                group = []
+                group, size_bytes = [], 0
         if group:
             writer.write_table(pa.concat_tables(group))
     return add_up(parts)
