@@ -342,21 +342,45 @@ def _explained(uri: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except FileNotFoundError:
-        raise UserError(f"{uri}: not found") from None
-    except PermissionError as error:
-        # One object may be closed to us; a key that is wrong or has expired opens none of them.
-        kind = UserError if _s3_code(error) in ("", "AccessDenied", "403") else Unavailable
-        raise kind(f"{uri}: no permission ({one_line(error)})") from None
     except OSError as error:
-        out = isinstance(error, (ConnectionError, TimeoutError)) or error.errno in _OUTAGES
-        raise (Unavailable if out else UserError)(f"{uri}: {one_line(error)}") from error
+        raise _as_line(uri, _in_words(uri, error)) from error
     except Exception as error:
         library = type(error).__module__.split(".")[0]
         if library in ("botocore", "aiobotocore", "aiohttp"):
-            out = type(error).__name__ != "ParamValidationError"  # a name that S3 does not allow
-            raise (Unavailable if out else UserError)(f"{uri}: {one_line(error)}") from error
+            away = type(error).__name__ != "ParamValidationError"  # a name that S3 does not allow
+            raise (Unavailable if away else UserError)(f"{uri}: {one_line(error)}") from error
         raise
+
+
+def _in_words(uri: str, error: OSError) -> OSError:
+    """Return `error`, or what S3 says when it is asked so that its answer has room for words.
+
+    The answer to a HEAD is a bare 403 or 400 for an object that is closed to us as for a key that
+    is wrong or has expired.
+    """
+    fs, path = _open(uri)
+    bucket, _, key = path.partition("/")
+    if _s3_code(error) not in ("400", "403") or not is_remote(uri) or not key:
+        return error
+    try:
+        cast(Any, fs).call_s3("get_object", Bucket=bucket, Key=key, Range="bytes=0-0")
+    except OSError as said:
+        return said
+    return error
+
+
+def _as_line(uri: str, error: OSError) -> UserError:
+    """Return the error to raise: a fact about `uri`, or :class:`Unavailable`."""
+    code = _s3_code(error)
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{uri}: not found")
+    if isinstance(error, PermissionError):
+        # One object may be closed to us; a key that is wrong or has expired opens none of them.
+        closed = code in ("", "AccessDenied", "403")
+        return (UserError if closed else Unavailable)(f"{uri}: no permission ({one_line(error)})")
+    away = isinstance(error, (ConnectionError, TimeoutError)) or error.errno in _OUTAGES
+    away = away or code in ("ExpiredToken", "InvalidToken", "TokenRefreshRequired")
+    return (Unavailable if away else UserError)(f"{uri}: {one_line(error)}")
 
 
 def _s3_code(error: BaseException) -> str:

@@ -94,8 +94,10 @@ def test_what_is_missing_is_a_verdict(folder: str):
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
 def test_a_wrong_key_is_no_verdict(folder: str, fresh_s3, monkeypatch, name: str):
     monkeypatch.setenv(name, "wrong")
-    for call in (storage.read_bytes, storage.list_files):
-        assert "no permission" in str(_line(call, f"{folder}/a.txt"))
+    for call in (storage.read_bytes, storage.size_bytes, storage.exists, storage.list_files):
+        error = _line(call, f"{folder}/a.txt")
+        assert "no permission" in str(error)
+        assert isinstance(error, storage.Unavailable)
     with pytest.raises(storage.Unavailable, match="no permission"), storage.local_copy(folder):
         pass
 
