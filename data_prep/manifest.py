@@ -219,7 +219,7 @@ def _json_rows(uri: str, text: io.TextIOWrapper) -> Iterator[tuple[str, dict[str
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(
                 f"manifest {uri}, line {number}: not JSON ({one_line(error, 80)}); "
                 'write one object a line, {"uri": "…", "caption": "…"}'

@@ -94,7 +94,7 @@ def _read_about(file: IO[bytes], member: _Member) -> dict[str, Any]:
         if member.name.lower().endswith(".txt"):
             return {"txt": {"caption": text}}
         value = json.loads(text)
-    except ValueError as error:  # not UTF-8, not JSON
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, without end
         return {"damage": f"{member.name}: {one_line(error, 80)}"}
     if not isinstance(value, dict):
         return {"damage": f"{member.name}: holds a {type(value).__name__}, not an object"}
@@ -161,7 +161,8 @@ def _pax(body: bytes) -> dict[str, str]:
         key, _, value = record.decode(errors="replace").partition("=")
         found[key] = value
         at += int(length)
-    if not found.get("size", "0").isdecimal():
+    size = found.get("size", "0")
+    if not size.isdecimal() or len(size) > 20:
         raise _Damaged("a PAX header that makes no sense")
     return found
 

@@ -50,9 +50,10 @@ def plan(config: PrepareConfig) -> list[str]:
     count = manifest.table.num_rows
     uris = manifest.table["uri"].slice(0, SIZES_ASKED).to_pylist()
     known = [storage.size_bytes(u) for u in uris if "://" not in u and storage.exists(u)]
+    what = "videos and archives" if manifest.archives else "videos"
     more = f" and {count - NAMES_SHOWN} more" if count > NAMES_SHOWN else ""
     return [
-        f"inputs: {count} videos, {sum(known) / 1e6:.1f} MB ({len(known)} sizes known)",
+        f"inputs: {count} {what}, {sum(known) / 1e6:.1f} MB ({len(known)} sizes known)",
         f"first: {', '.join(storage.name(u) for u in uris[:NAMES_SHOWN])}{more}",
         *manifest.notes,
         f"cuts: adaptive, ratio {config.analysis.scenes.ratio:g}, "

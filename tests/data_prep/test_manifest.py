@@ -133,6 +133,7 @@ def test_every_row_is_an_entry_or_a_repeat(tmp_path_factory, numbers: list[int])
     [
         ("m.jsonl", '{"uri": "a.mp4"}\n{"uri": \n', "line 2: not JSON"),
         ("m.jsonl", '["a.mp4"]\n', "line 1: holds a list"),
+        ("m.jsonl", "[" * 100_000, "line 1: not JSON"),
         ("m.jsonl", '{"url": "a.mp4"}\n', "no column uri (found: url)"),
         ("m.jsonl", '{"uri": ""}\n', "line 1: uri is ''"),
         ("m.jsonl", '{"uri": "a.mp4", "caption": 3}\n', "caption is 3"),

@@ -99,6 +99,7 @@ def test_captions_and_columns_go_by_the_key(tmp_path: Path) -> None:
         ("a.json", b'{"caption": ', "not JSON|Expecting"),
         ("a.json", b'{"caption": 3}', "caption is 3"),
         ("a.json", b"[1]", "holds a list"),
+        ("a.json", b"[" * 100_000, "recursion"),
         ("a.txt", b"\xff\xfe", "codec"),
         ("a.txt", b"x" * (2**20 + 1), "allowed are 1048576"),
     ],
@@ -150,6 +151,10 @@ def _with_header(kind: bytes, size: int, body: bytes) -> bytes:
         (_with_header(tarfile.XHDTYPE, 1 << 20, b"x" * (1 << 20)), "of 1048576 bytes"),
         (_with_header(tarfile.XHDTYPE, 9, b"99 path=x"), "PAX header that makes no sense"),
         (_with_header(tarfile.XHDTYPE, 12, b"12 size=-1k\n"), "PAX header that makes no sense"),
+        (
+            _with_header(tarfile.XHDTYPE, 5013, b"5013 size=" + b"9" * 5002 + b"\n"),
+            "PAX header that makes no sense",
+        ),
         (_with_header(tarfile.REGTYPE, 1 << 40, b""), "the archive at 512"),
         (_with_header(tarfile.GNUTYPE_SPARSE, 0, b""), "sparse"),
     ],
