@@ -1,7 +1,7 @@
 """Data preparation: pure functions from video bytes to table rows. No Ray, no torch.
 
 ```
- directory or manifest                                   one row is one video
+ directory, archive or manifest                          one row is one video
         │ manifest                                        ┌─ kept         clips, scores, thumbnails
         ▼                                                 ├─ filtered     reason: still, …
  analysis ── probe ── decode ──▶ scenes ──▶ filters ──▶ row ─ quarantined  reason: truncated, …

@@ -72,22 +72,38 @@ def clip_id(video_id: str, start_frame: int, end_frame: int, fingerprint: str) -
     return _digest(f"{video_id}:{start_frame}:{end_frame}:{fingerprint}")[:32]
 
 
-def analyse(uri: str, caption: str | None, config: AnalysisConfig) -> dict[str, Any]:
+def analyse(
+    uri: str,
+    caption: str | None,
+    config: AnalysisConfig,
+    *,
+    extra: str | None = None,
+    damage: str | None = None,
+) -> dict[str, Any]:
     """Return the row of the clip table of one input; a bad video becomes a row with a reason.
 
     Args:
         uri: of the video; it need not exist or be a video.
         caption: of the whole video, or None.
         config: how to cut and what to keep.
+        extra: the manifest's further columns, as the text of a JSON object.
+        damage: what is wrong with the archive, so that nothing can be read; None: read it.
+
+    Raises:
+        Unavailable: storage does not answer, which is no verdict on the video.
     """
     begun_s = time.process_time()
     used = Usage()
     row: dict[str, Any] = dict.fromkeys(_UNKNOWN)
-    row |= {"source_id": source_id(uri), "uri": uri, "caption": caption, "clips": []}
+    row |= {"source_id": source_id(uri), "uri": uri, "caption": caption, "extra": extra}
     try:
+        if damage is not None:
+            raise DecodeError("damaged_archive", damage)
         row |= _analyse(uri, config, used, row)
     except DecodeError as error:
         row |= _quarantined(error.reason, error.detail)
+    except storage.Unavailable:
+        raise
     except UserError as error:  # storage's: not found, no permission, no such scheme
         row |= _quarantined("missing", str(error))
     except Exception as error:  # the boundary: one video must not stop the others
@@ -105,6 +121,10 @@ def _quarantined(reason: str, detail: str) -> dict[str, Any]:
 
 def _analyse(uri: str, config: AnalysisConfig, used: Usage, row: dict[str, Any]) -> dict[str, Any]:
     """Fill `row` as facts become known, so that a failure later on keeps them."""
+    most_bytes = config.decode.copy_bytes
+    if storage.is_copied(uri) and (size_bytes := storage.size_bytes(uri)) > most_bytes:
+        row["size_bytes"] = size_bytes
+        raise DecodeError("too_large", f"{size_bytes} bytes; decode.copy_bytes is {most_bytes}")
     with storage.local_copy(uri) as path:
         if (found := probe.problem(path)) is not None and found[0] != "truncated":
             row["size_bytes"] = 0 if found[0] == "empty" else None

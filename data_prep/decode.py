@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,11 +26,14 @@ from pydantic import Field
 
 from data_prep import probe as file_probe
 from data_prep.types import FrameChunk, UnreadableReason, VideoInfo
+from infra import storage
 from infra.config import Section
+from infra.storage import Ranges
 
 ROOT = Path(__file__).resolve().parents[1]
 _HEADER_BYTES_MAX = 1 << 20
 _PIPE_BYTES = 1 << 20
+_READ_BYTES_MAX = 1 << 20
 _F_SETPIPE_SZ = 1031
 _KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 
@@ -45,6 +49,8 @@ class DecodeLimits(Section):
     """...and this many more for each second of film."""
     memory_bytes: Annotated[int, Field(ge=1 << 28)] = 4 << 30
     """Address space of the decoding process."""
+    copy_bytes: Annotated[int, Field(ge=1)] = 32 << 30
+    """The largest film that is copied to the local disk, out of a bucket or an archive."""
     span_bytes: Annotated[int, Field(ge=1)] = 1 << 30
     """The most that one span may hold."""
     decoders: Annotated[tuple[Literal["decord", "pyav"], ...], Field(min_length=1)] = (
@@ -72,15 +78,23 @@ class Usage:
 
 
 class Decoder:
-    """Reads one local file through a child process; the child serves many requests.
+    """Reads one film through a child process; the child serves many requests.
 
     Args:
-        path: a local file, of whatever content.
+        path: a local file, of whatever content; only a name when there are `ranges`.
         limits: deadlines and caps; a request that exceeds one ends with :class:`DecodeError`
             and its process is killed. A later request starts a fresh one.
+        ranges: where the film's bytes come from when it is no local file. The child, which has
+            neither network nor credentials, asks for them; only spans can be read so.
     """
 
-    def __init__(self, path: str | Path, limits: DecodeLimits | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        limits: DecodeLimits | None = None,
+        ranges: Ranges | None = None,
+    ) -> None:
+        self._ranges = ranges
         self._path = Path(os.path.abspath(path))
         self._limits = limits or DecodeLimits()
         self._process: subprocess.Popen[bytes] | None = None
@@ -136,6 +150,8 @@ class Decoder:
             DecodeError: when the frames end early (truncated) or a limit is exceeded, which may be
                 after some chunks.
         """
+        if self._ranges is not None:
+            raise ValueError("frames of a film that is no local file: allowed are spans")
         if (long_side_px is None) == (size is None):
             raise ValueError(f"give one of long_side_px {long_side_px} and size {size}")
         info = self.probe()
@@ -243,7 +259,48 @@ class Decoder:
         return times, frames
 
     def _message(self, duration_s: float) -> dict[str, Any]:
-        """Read one header; an error becomes an exception."""
+        """Read one header, giving the child what it asks for; an error becomes an exception."""
+        while (header := self._header(duration_s))["kind"] == "read":
+            self._give(header)
+        if header["kind"] == "error":
+            raise self._refusal(str(header.get("reason")), str(header.get("detail")))
+        return header
+
+    def _give(self, header: dict[str, Any]) -> None:
+        """Answer with the bytes that the child wants of the film."""
+        at, count = header.get("at"), header.get("count")
+        known = self._ranges.size_bytes if self._ranges else 0
+        if not isinstance(at, int) or not isinstance(count, int) or at < 0 or count < 1:
+            raise self._broken(f"a read of {count} bytes at {at}")
+        if count > _READ_BYTES_MAX or at + count > known or self._ranges is None:
+            raise self._broken(f"a read of {count} bytes at {at} of {known}")
+        try:
+            data = self._ranges.read(at, count)
+        except BaseException:
+            self._end()
+            raise
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        """Write to the child, which may be stuck and never read."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        pipe = self._process.stdin
+        poll = select.poll()
+        poll.register(pipe, select.POLLOUT | select.POLLERR)
+        left = memoryview(data)
+        while left:
+            if not poll.poll(self._limits.stall_s * 1000):
+                self._end()
+                raise DecodeError(
+                    "decode_timeout", f"no progress for {self._limits.stall_s:g} s; stopped"
+                )
+            try:
+                left = left[pipe.write(left) or 0 :]
+            except BrokenPipeError:
+                raise self._died() from None
+
+    def _header(self, duration_s: float) -> dict[str, Any]:
         line = bytearray()
         while not line.endswith(b"\n"):
             if len(line) > _HEADER_BYTES_MAX:
@@ -256,17 +313,15 @@ class Decoder:
             self.usage.peak_rss_bytes = max(
                 self.usage.peak_rss_bytes, int(header["peak_rss_bytes"])
             )
-            kind = header["kind"]
+            header["kind"]
         except (ValueError, TypeError, KeyError) as error:
             raise self._broken(repr(error)) from None
-        if kind == "error":
-            raise self._refusal(str(header.get("reason")), str(header.get("detail")))
         return header
 
     def _refusal(self, reason: str, detail: str) -> DecodeError:
         if reason == "open":
-            known = file_probe.is_container(self._path)
-            return DecodeError("decode_error" if known else "not_a_video", detail)
+            known = self._ranges is None and not file_probe.is_container(self._path)
+            return DecodeError("not_a_video" if known else "decode_error", detail)
         if reason in ("no_video_stream", "truncated", "decode_error", "decode_memory"):
             return DecodeError(reason, detail)
         return self._broken(f"unknown reason {reason!r}")
@@ -297,18 +352,13 @@ class Decoder:
         return count
 
     def _ask(self, **request: Any) -> None:
-        found = file_probe.problem(self._path) if self._info is None else None
-        if found is not None:
+        if self._ranges is not None:
+            request["size_bytes"] = self._ranges.size_bytes
+        elif self._info is None and (found := file_probe.problem(self._path)) is not None:
             raise DecodeError(*found)
         if self._process is None:
             self._start()
-        assert self._process is not None
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps({**request, "path": str(self._path)}).encode())
-            self._process.stdin.write(b"\n")
-        except BrokenPipeError:
-            raise self._died() from None
+        self._write(json.dumps({**request, "path": str(self._path)}).encode() + b"\n")
 
     def _start(self) -> None:
         kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
@@ -329,7 +379,9 @@ class Decoder:
             start_new_session=True,
         )
         assert self._process.stdout is not None
+        assert self._process.stdin is not None
         fcntl.fcntl(self._process.stdout, _F_SETPIPE_SZ, _PIPE_BYTES)
+        os.set_blocking(self._process.stdin.fileno(), False)
 
     @staticmethod
     def _command() -> Sequence[str]:
@@ -366,6 +418,17 @@ class Decoder:
         said = self._errors.read(1 << 20)[-2000:].decode(errors="replace")
         self._errors.close()
         return process.returncode, " ".join(said.split())
+
+
+@contextmanager
+def open_film(uri: str, limits: DecodeLimits | None = None) -> Iterator[Decoder]:
+    """Open the film at `uri` for reading spans; of a remote one only what they need is read."""
+    if storage.is_copied(uri):
+        with storage.open_ranges(uri) as ranges, Decoder(uri, limits, ranges) as decoder:
+            yield decoder
+    else:
+        with storage.local_copy(uri) as path, Decoder(path, limits) as decoder:
+            yield decoder
 
 
 def fit(width: int, height: int, long_side_px: int) -> tuple[int, int]:

@@ -6,9 +6,13 @@ large C libraries, so it is only ever opened here, in a process that may be kill
 Request: one line of JSON, ``{"do": "probe" | "frames" | "span", "path": …, …}``.
 Answer: messages, each one line of JSON (``kind``, ``cpu_seconds``, ``peak_rss_bytes``, …); a
 ``frames`` message is followed by its uint8 THWC bytes. ``info``, ``end`` or ``error`` comes last.
+
+Of a film that is no local file (``size_bytes`` is in the request), this process asks its parent for
+bytes: a message ``read`` (``at``, ``count``) is answered on standard input with exactly those.
 """
 
 import ctypes
+import io
 import json
 import os
 import resource
@@ -85,11 +89,43 @@ DECODERS: dict[str, Callable[[Film, int, int, int, float], Iterator[Chunk]]] = {
 }
 
 
+class Asked(io.RawIOBase):
+    """A file whose bytes are asked of somebody: `ask` returns those at an offset."""
+
+    def __init__(self, ask: Callable[[int, int], bytes], size_bytes: int) -> None:
+        self._ask, self._size_bytes, self._at = ask, size_bytes, 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the offset that is read next."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to an offset."""
+        self._at = max(0, (0, self._at, self._size_bytes)[whence] + offset)
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes; fewer at the end."""
+        left = max(0, self._size_bytes - self._at)
+        count = left if size < 0 else min(size, left)
+        data = self._ask(self._at, count) if count else b""
+        self._at += count
+        return data
+
+
 class Worker:
     """Serves requests until its standard input ends."""
 
-    def __init__(self, out: BinaryIO) -> None:
-        self._out = out
+    def __init__(self, out: BinaryIO, requests: BinaryIO) -> None:
+        self._out, self._requests = out, requests
         self._film: Film | None = None
 
     def serve(self, request: dict[str, Any]) -> None:
@@ -105,8 +141,8 @@ class Worker:
             reason = "decode_memory" if "bad_alloc" in text else "decode_error"
             self._send("error", reason=reason, detail=text[:2000])
 
-    def _probe(self, path: str) -> None:
-        self._send("info", **self._open(path).info())
+    def _probe(self, path: str, size_bytes: int | None = None) -> None:
+        self._send("info", **self._open(path, size_bytes).info())
 
     def _frames(
         self,
@@ -128,9 +164,16 @@ class Worker:
         self._send("end", decoder=decoder)
 
     def _span(
-        self, path: str, start_s: float, end_s: float, fps: float, width: int, height: int
+        self,
+        path: str,
+        start_s: float,
+        end_s: float,
+        fps: float,
+        width: int,
+        height: int,
+        size_bytes: int | None = None,
     ) -> None:
-        film = self._open(path)
+        film = self._open(path, size_bytes)
         wanted = start_s + np.arange(max(1, int((end_s - start_s) * fps + 1e-6))) / fps
         batch = max(1, MESSAGE_BYTES // (width * height * 3))
         frames: list[np.ndarray] = []
@@ -142,11 +185,19 @@ class Worker:
                 sent, frames = sent + len(frames), []
         self._send("end", decoder="pyav")
 
-    def _open(self, path: str) -> Film:
+    def _open(self, path: str, size_bytes: int | None = None) -> Film:
         if self._film is None or self._film.path != path:
             self._film = None
-            self._film = Film(path)
+            source = None if size_bytes is None else lambda: Asked(self._ask, size_bytes)
+            self._film = Film(path, source)
         return self._film
+
+    def _ask(self, at: int, count: int) -> bytes:
+        self._send("read", at=at, count=count)
+        data = self._requests.read(count)
+        if len(data) != count:
+            raise SystemExit("the parent is gone")
+        return data
 
     def _send_frames(self, times: np.ndarray, frames: np.ndarray) -> None:
         self._send("frames", shape=frames.shape, timestamps_s=times.tolist())
@@ -164,7 +215,7 @@ def _nearest(film: Film, wanted: np.ndarray, start_s: float, end_s: float) -> It
     half, slack = 0.5 / film.fps, min(0.25 / film.fps, 1e-3)  # stored times may be float32
     for back_s in (0.0, 2.0, 10.0, np.inf):  # a seek may land late: then from further back
         if back_s == np.inf:
-            film = Film(film.path)  # some containers cannot even go back to their start
+            film = film.again()  # some containers cannot even go back to their start
         else:
             film.seek(max(0.0, start_s - back_s))
         pictures = film.pictures()
@@ -212,8 +263,8 @@ def main() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: never outlive the parent
     out = os.fdopen(os.dup(1), "wb", buffering=1 << 16)
     os.dup2(2, 1)  # what a library prints must not mix with the answers
-    worker = Worker(out)
-    for line in sys.stdin.buffer:
+    worker = Worker(out, sys.stdin.buffer)
+    while line := sys.stdin.buffer.readline():
         worker.serve(json.loads(line))
 
 

@@ -3,8 +3,9 @@
 Only used by the decoding child (:mod:`data_prep.decode_worker`), which may be killed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from io import RawIOBase
 from itertools import chain
 from typing import Any
 
@@ -14,6 +15,8 @@ FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo"
 """The demuxers that may be used: a playlist posing as a video must not open other files."""
 COMPLETE = 0.95
 """The share of what the container claims that must come out; claims run slightly over."""
+BUFFER_BYTES = 1 << 18
+"""What is asked at once of a film that is no local file."""
 SHAPE_MAX = 4.0
 """Pixels that are further from square than this are taken for damage, and shown square."""
 DEFAULT_PIXELS = 5_000_000
@@ -32,11 +35,15 @@ class Film:
     """One open container, read by PyAV: its best video stream, as it is meant to be shown.
 
     Opening it decodes the first frame, since containers lie about sizes and starts.
+
+    Args:
+        path: of a local file.
+        source: opens what is to be read in place of `path`, seekable; None reads `path`.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.container = open_container(path)
+    def __init__(self, path: str, source: Callable[[], RawIOBase] | None = None) -> None:
+        self.path, self._source = path, source
+        self.container = open_container(source() if source else path)
         self.stream = best(self.container.streams.video)
         self.alone = len(self.container.streams.video) == 1
         self.stream.thread_count = 1
@@ -80,6 +87,10 @@ class Film:
         self.turns = self.rotation // 90 % 4 if self.rotation % 90 == 0 else 0
         self.width_px, self.height_px = shown[::-1] if self.turns % 2 else shown
 
+    def again(self) -> "Film":
+        """Return the same film, opened anew."""
+        return Film(self.path, self._source)
+
     def info(self) -> dict[str, Any]:
         """Return what the container claims, by the names of :class:`data_prep.types.VideoInfo`."""
         return {
@@ -105,7 +116,7 @@ class Film:
         Raises:
             Refused: packets without a time, or with one of another's.
         """
-        with open_container(self.path) as container:
+        with open_container(self._source() if self._source else self.path) as container:
             packets = container.demux(container.streams[self.stream.index])
             stamps = [packet.pts for packet in packets if packet.size]
         if None in stamps:
@@ -170,8 +181,8 @@ class Film:
         return scaled[top : top + height, left : left + width]
 
 
-def open_container(path: str) -> Any:
-    """Open a local file as one of :data:`FORMATS`.
+def open_container(source: str | RawIOBase) -> Any:
+    """Open a local file, or what reads like one, as one of :data:`FORMATS`.
 
     Raises:
         Refused: it is none of them.
@@ -182,8 +193,9 @@ def open_container(path: str) -> Any:
 
     av.logging.set_level(av.logging.PANIC)
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+    file = "file:" + source if isinstance(source, str) else source
     try:
-        return av.open("file:" + path, options=options, metadata_errors="replace")
+        return av.open(file, options=options, metadata_errors="replace", buffer_size=BUFFER_BYTES)
     except av.error.FFmpegError as error:
         raise Refused("open", f"no decoder opens it: {error.strerror}") from None
 

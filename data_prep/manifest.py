@@ -1,46 +1,50 @@
-"""Which videos to prepare: a directory of them, or a table of URIs and captions."""
+"""Which videos to prepare: directories of them, archives, or tables of URIs and captions."""
 
 import csv
 import io
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_prep import entries, tars
 from data_prep.analysis import source_id
+from data_prep.entries import ROW_BYTES_MAX, Entry
+from data_prep.probe import VIDEO_SUFFIXES
 from data_prep.schemas import MANIFEST
 from infra import storage
 from infra.errors import UserError, one_line
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts")
 TABLE_SUFFIXES = (".jsonl", ".csv", ".parquet")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One input video."""
-
-    uri: str
-    caption: str | None = None
+TEXT_BYTES_MAX = 2 << 30
+"""The most text that all rows of a run may hold together: the driver keeps it in memory."""
+ARCHIVES_AT_ONCE = 16
+"""Archives whose headers are read at the same time; each of them mostly waits for storage."""
+_ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
 class Manifest:
     """The inputs of a run in their order, each URI once."""
 
-    entries: tuple[Entry, ...]
-    repeated_uris: int
+    table: pa.Table
+    """Of schema ``MANIFEST``."""
+    repeated_uris: int = 0
     """Entries left out since their URI came before; the first one's caption counts."""
-    other_files: int
+    other_files: int = 0
     """Files of directories left out since their names do not end like a video's."""
+    archives: int = 0
 
     @property
     def notes(self) -> list[str]:
         """Say in lines for people what was left out."""
         notes = []
+        if self.archives:
+            notes.append(f"{self.archives} archives")
         if self.repeated_uris:
             notes.append(f"{self.repeated_uris} repeated URIs left out (the first one counts)")
         if self.other_files:
@@ -50,111 +54,172 @@ class Manifest:
             )
         return notes
 
-    def table(self) -> pa.Table:
-        """Return the entries as an Arrow table of schema ``MANIFEST``."""
-        return pa.table(
-            {
-                "source_id": [source_id(entry.uri) for entry in self.entries],
-                "uri": [entry.uri for entry in self.entries],
-                "caption": [entry.caption for entry in self.entries],
-            },
-            schema=MANIFEST,
-        )
 
-
-def read(inputs: tuple[str, ...]) -> Manifest:
-    """Read a job's inputs.
+def read(inputs: tuple[str, ...], *, open_archives: bool = True) -> Manifest:
+    """Read a job's inputs; memory grows with the text of the rows, and with nothing else.
 
     Args:
-        inputs: each a directory or prefix (searched recursively for videos), one video, or a
-            ``.jsonl``, ``.csv`` or ``.parquet`` table with a column ``uri`` and perhaps
-            ``caption``. A relative URI in a table is relative to the table's directory.
+        inputs: each a directory or prefix (searched recursively for videos and archives), one
+            video, one WebDataset archive (``.tar``), or a ``.jsonl``, ``.csv`` or ``.parquet``
+            table with a column ``uri``, perhaps ``caption``, and any further columns. A relative
+            URI in a table is relative to the table's directory.
+        open_archives: list the videos of archives; else an archive is one entry.
 
     Raises:
         UserError: an input is missing, empty or malformed.
     """
-    entries: dict[str, Entry] = {}
-    repeated = others = 0
+    rows = _Rows()
+    others, archives = 0, []
     for uri in inputs:
-        found, other = _read_one(uri)
+        if uri.lower().endswith(TABLE_SUFFIXES) and not storage.is_dir(uri):
+            for entry in _read_table(uri):
+                rows.add(entry)
+            continue
+        files, other = _files(uri)
         others += other
-        for entry in found:
-            if entry.uri in entries:
-                repeated += 1
-            else:
-                entries[entry.uri] = entry
-    return Manifest(tuple(entries.values()), repeated, others)
+        inside = [file for file in files if file.lower().endswith(tars.SUFFIX)]
+        archives += inside
+        if inside and open_archives:
+            with ThreadPoolExecutor(ARCHIVES_AT_ONCE) as pool:
+                found = dict(zip(inside, pool.map(tars.index, inside), strict=True))
+        else:
+            found = {}
+        for file in files:
+            for entry in found.get(file, [Entry(file)]):
+                rows.add(entry)
+    table = rows.table()
+    if not table.num_rows:
+        raise UserError(f"inputs: no video in {len(archives)} archives ({archives[0]} first)")
+    return Manifest(table, rows.repeated, others, len(archives))
 
 
-def _read_one(uri: str) -> tuple[list[Entry], int]:
-    if uri.lower().endswith(TABLE_SUFFIXES) and not storage.is_dir(uri):
-        if not storage.exists(uri):
-            raise UserError(f"input {uri}: not found; give a directory of videos or a manifest")
-        entries = list(_read_table(uri))
-        if not entries:
-            raise UserError(f"input {uri}: no rows; list at least one video in column uri")
-        return entries, 0
+class _Rows:
+    """Collects entries as Arrow columns, each URI once."""
+
+    def __init__(self) -> None:
+        self.repeated = 0
+        self._seen: set[bytes] = set()
+        self._open: list[dict[str, Any]] = []
+        self._batches: list[pa.RecordBatch] = []
+        self._text_bytes = 0
+
+    def add(self, entry: Entry) -> None:
+        source = source_id(entry.uri)
+        if (digest := bytes.fromhex(source)) in self._seen:
+            self.repeated += 1
+            return
+        self._seen.add(digest)
+        self._open.append({"source_id": source, **vars(entry)})
+        if len(self._open) == _ROWS_AT_ONCE:
+            self._flush()
+
+    def table(self) -> pa.Table:
+        self._flush()
+        return pa.Table.from_batches(self._batches, MANIFEST)
+
+    def _flush(self) -> None:
+        batch = pa.RecordBatch.from_pylist(self._open, MANIFEST)
+        self._open = []
+        self._batches.append(batch)
+        self._text_bytes += batch.nbytes
+        if self._text_bytes > TEXT_BYTES_MAX:
+            raise UserError(
+                f"inputs: their rows hold more than {TEXT_BYTES_MAX} bytes of text; "
+                "cut them into several runs"
+            )
+
+
+def _files(uri: str) -> tuple[list[str], int]:
+    """Return the videos and archives of a directory, or the one that is named; count the rest."""
+    wanted = (*VIDEO_SUFFIXES, tars.SUFFIX)
     if not storage.exists(uri):
         raise UserError(f"input {uri}: not found; give a directory of videos or a manifest")
     if not storage.is_dir(uri):
-        if not uri.lower().endswith(VIDEO_SUFFIXES):
-            allowed = " ".join((*VIDEO_SUFFIXES, *TABLE_SUFFIXES))
+        if not uri.lower().endswith(wanted):
+            allowed = " ".join((*wanted, *TABLE_SUFFIXES))
             raise UserError(f"input {uri}: neither a video nor a manifest; allowed are {allowed}")
-        return [Entry(uri)], 0
+        return [uri], 0
     files = storage.list_files(uri)
-    videos = [file for file in files if file.lower().endswith(VIDEO_SUFFIXES)]
+    videos = [file for file in files if file.lower().endswith(wanted)]
     if not videos:
         what = f"none of its {len(files)} files is a video" if files else "an empty directory"
-        raise UserError(
-            f"input {uri}: {what}; put files ending in {' '.join(VIDEO_SUFFIXES)} there"
-        )
+        raise UserError(f"input {uri}: {what}; put files ending in {' '.join(wanted)} there")
     for video in videos:
-        _check_text(uri, video)
-    return [Entry(video) for video in videos], len(files) - len(videos)
+        _entry(uri, video, {})
+    return videos, len(files) - len(videos)
 
 
 def _read_table(uri: str) -> Iterator[Entry]:
+    if not storage.exists(uri):
+        raise UserError(f"input {uri}: not found; give a directory of videos or a manifest")
     folder = uri.rsplit("/", 1)[0]
-    for where, row in _rows(uri):
-        value, caption = row.get("uri"), row.get("caption")
-        if not isinstance(value, str) or not value.strip():
-            raise UserError(f"manifest {uri}, {where}: uri is {value!r}; give a path or s3:// URI")
-        if not isinstance(caption, str | None):
-            raise UserError(
-                f"manifest {uri}, {where}: caption is {caption!r}; give text or nothing"
-            )
-        _check_text(f"manifest {uri}, {where}", value + (caption or ""))
-        yield Entry(_resolve(value.strip(), folder), (caption or "").strip() or None)
+    entry = None
+    with storage.open_input(uri) as file:
+        for where, row in _rows(uri, file):
+            value = row.get("uri")
+            if not isinstance(value, str) or not value.strip():
+                raise UserError(
+                    f"manifest {uri}, {where}: uri is {value!r}; give a path or s3:// URI"
+                )
+            entry = _entry(f"manifest {uri}, {where}", _resolve(value.strip(), folder), row)
+            yield entry
+    if entry is None:
+        raise UserError(f"input {uri}: no rows; list at least one video in column uri")
 
 
-def _rows(uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (where, row) for every row of a table."""
-    data = storage.read_bytes(uri)
-    if uri.lower().endswith(".parquet"):
-        try:
-            file = pq.ParquetFile(io.BytesIO(data))
-            _check_columns(uri, file.schema_arrow.names)
-            columns = [name for name in ("uri", "caption") if name in file.schema_arrow.names]
-            rows = file.read(columns=columns).to_pylist()
-        except pa.ArrowException as error:
-            raise UserError(f"manifest {uri}: not Parquet: {one_line(error)}") from None
-        yield from ((f"row {n}", row) for n, row in enumerate(rows, 1))
-        return
+def _entry(where: str, uri: str, row: dict[str, Any]) -> Entry:
     try:
-        text = data.decode("utf-8-sig")
+        return entries.build(uri, row)
+    except ValueError as error:
+        raise UserError(f"{where}: {one_line(error)}") from None
+
+
+def _rows(uri: str, file: IO[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (where, row) for every row of a table, a few at a time."""
+    if uri.lower().endswith(".parquet"):
+        yield from _parquet_rows(uri, file)
+        return
+    text = io.TextIOWrapper(file, "utf-8-sig", newline="\n")
+    try:
+        yield from (_csv_rows if uri.lower().endswith(".csv") else _json_rows)(uri, text)
     except UnicodeDecodeError as error:
         raise UserError(f"manifest {uri}: not UTF-8 text: {one_line(error)}") from None
-    if uri.lower().endswith(".csv"):
-        reader = csv.DictReader(io.StringIO(text, newline=""))
+    finally:
+        text.detach()
+
+
+def _parquet_rows(uri: str, file: IO[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
+    number = 0
+    try:
+        table = pq.ParquetFile(file, buffer_size=1 << 20)
+        _check_columns(uri, table.schema_arrow.names)
+        for batch in table.iter_batches(1024):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"row {number}", row
+    except pa.ArrowException as error:
+        raise UserError(f"manifest {uri}: not Parquet: {one_line(error)}") from None
+
+
+def _csv_rows(uri: str, text: io.TextIOWrapper) -> Iterator[tuple[str, dict[str, Any]]]:
+    reader = csv.DictReader(line for _, line in _lines(uri, text))
+    try:
         _check_columns(uri, list(reader.fieldnames or ()))
-        yield from ((f"row {n}", row) for n, row in enumerate(reader, 1))
-        return
-    for number, line in enumerate(text.split("\n"), 1):
+        for number, row in enumerate(reader, 1):
+            if None in row:
+                raise UserError(f"manifest {uri}, row {number}: more cells than columns")
+            yield f"row {number}", row
+    except csv.Error as error:
+        raise UserError(f"manifest {uri}, near line {reader.line_num}: {one_line(error)}") from None
+
+
+def _json_rows(uri: str, text: io.TextIOWrapper) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in _lines(uri, text):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(
                 f"manifest {uri}, line {number}: not JSON ({one_line(error, 80)}); "
                 'write one object a line, {"uri": "…", "caption": "…"}'
@@ -168,19 +233,19 @@ def _rows(uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"line {number}", row
 
 
+def _lines(uri: str, text: io.TextIOWrapper) -> Iterator[tuple[int, str]]:
+    number = 0
+    while line := text.readline(ROW_BYTES_MAX + 1):
+        number += 1
+        if len(line) > ROW_BYTES_MAX:
+            raise UserError(f"manifest {uri}, line {number}: longer than {ROW_BYTES_MAX} letters")
+        yield number, line
+
+
 def _check_columns(where: str, names: list[str]) -> None:
     if "uri" not in names:
         there = ", ".join(map(str, names)) or "none"
         raise UserError(f"manifest {where}: no column uri (found: {there}); name it uri")
-
-
-def _check_text(where: str, text: str) -> None:
-    """Refuse names that no Arrow table can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        shown = text.encode(errors="backslashreplace").decode()
-        raise UserError(f"{where}: the name {shown} is not UTF-8; rename the file") from None
 
 
 def _resolve(uri: str, folder: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from data_prep.types import UnreadableReason
 
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts")
 _HEADER_BYTES = 4096
 _MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
 

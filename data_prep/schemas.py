@@ -8,8 +8,8 @@ from data_prep import phash
 from data_prep.filters import black, blur, letterbox, motion
 from data_prep.types import CropBox, Scores
 
-CLIPS_VERSION = "2"
-MANIFEST_VERSION = "1"
+CLIPS_VERSION = "3"
+MANIFEST_VERSION = "2"
 
 
 def _numbers(record: type) -> pa.StructType:
@@ -39,6 +39,7 @@ CLIP_TABLE = pa.schema(
         pa.field("video_id", pa.string()),
         pa.field("uri", pa.string(), nullable=False),
         pa.field("caption", pa.string()),
+        pa.field("extra", pa.string()),
         pa.field("status", pa.string(), nullable=False),
         pa.field("reason", pa.string()),
         pa.field("detail", pa.string()),
@@ -71,6 +72,8 @@ MANIFEST = pa.schema(
         pa.field("source_id", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
         pa.field("caption", pa.string()),
+        pa.field("extra", pa.string()),
+        pa.field("damage", pa.string()),
     ],
     metadata={"longtake.schema": "manifest", "longtake.version": MANIFEST_VERSION},
 )

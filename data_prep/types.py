@@ -13,6 +13,8 @@ Status = Literal["kept", "filtered", "quarantined"]
 
 UnreadableReason = Literal[
     "missing",
+    "damaged_archive",
+    "too_large",
     "empty",
     "not_a_video",
     "no_video_stream",

@@ -152,8 +152,8 @@ def finish(output: Output, kind: str, summary: dict[str, Any], begun_at: float) 
     """
     storage.write_json(output.path("summary.json"), summary)
     files = [
-        {"path": file[len(output.uri) + 1 :], "size_bytes": storage.size_bytes(file)}
-        for file in storage.list_files(output.uri)
+        {"path": file[len(output.uri) + 1 :], "size_bytes": size_bytes}
+        for file, size_bytes in storage.list_sizes(output.uri).items()
         if storage.name(file) != UNFINISHED
     ]
     counts = {k: v for k, v in summary.items() if isinstance(v, int) and not isinstance(v, bool)}
@@ -173,7 +173,7 @@ def _identity(uri: str) -> str:
         size = storage.size_bytes(uri)
         small = hashlib.sha256(storage.read_bytes(uri)).hexdigest()[:16] if size <= _SMALL else ""
         return f"file {storage.name(uri)} {size} {small}"
-    listing = [(f[len(uri) :], storage.size_bytes(f)) for f in storage.list_files(uri)]
+    listing = [(file[len(uri) :], size) for file, size in storage.list_sizes(uri).items()]
     return f"directory {hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]}"
 
 

@@ -3,14 +3,21 @@
 No other module knows what kind of storage a URI names. Credentials and endpoint of S3 come from
 the usual chain (environment, config files, instance role; ``AWS_ENDPOINT_URL`` for servers other
 than AWS). A file appears under its name only once it is whole.
+
+Throttling and a server that is gone for a while are waited out, more and more slowly, for about
+75 s a request (``AWS_MAX_ATTEMPTS`` sets how often it is tried). What outlasts that is
+:class:`Unavailable`, which says nothing of the file that was asked for.
 """
 
+import errno
 import json
 import os
+import re
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -20,6 +27,30 @@ import pyarrow.fs
 from infra.errors import UserError, one_line
 
 REMOTE_SCHEMES = ("s3://",)
+MAX_ATTEMPTS = 12
+BLOCK_BYTES = 8 << 20
+"""What an open remote file reads ahead, and uploads at once."""
+
+RANGE_BYTES = 1 << 20
+"""What :func:`open_ranges` reads of a remote file at once."""
+_SLICE = re.compile(r"(?P<file>.+?\.tar)#(?P<start>\d+)\+(?P<size>\d+)/", re.IGNORECASE)
+_OUTAGES = {
+    *(errno.EIO, errno.EBUSY, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE),
+    *(errno.ENOMEM, getattr(errno, "EREMOTEIO", errno.EIO)),
+}
+
+
+class Unavailable(UserError):
+    """Storage that does not answer, or lets nobody in: no verdict on the file asked for."""
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Bytes that are read where they are wanted."""
+
+    size_bytes: int
+    read: Callable[[int, int], bytes]
+    """Returns the bytes from the given offset on, of the given count; both within the size."""
 
 
 def is_remote(uri: str) -> bool:
@@ -51,6 +82,19 @@ def name(uri: str) -> str:
     return uri.rstrip("/").rsplit("/", 1)[-1]
 
 
+def slice_uri(uri: str, start: int, size_bytes: int, name: str) -> str:
+    """Return the URI of a run of bytes of the ``.tar`` file at `uri`, shown as `name`.
+
+    :func:`size_bytes` and :func:`local_copy` read such URIs.
+    """
+    return f"{uri}#{start}+{size_bytes}/{name}"
+
+
+def is_copied(uri: str) -> bool:
+    """Return whether :func:`local_copy` of `uri` takes room on the local disk."""
+    return is_remote(uri) or _SLICE.match(uri) is not None
+
+
 def exists(uri: str) -> bool:
     """Return whether there is a file or directory at `uri`."""
     fs, path = _open(uri)
@@ -66,7 +110,9 @@ def is_dir(uri: str) -> bool:
 
 
 def size_bytes(uri: str) -> int:
-    """Return the size of the file at `uri` in bytes."""
+    """Return the size of the file or the run of bytes at `uri`."""
+    if part := _SLICE.match(uri):
+        return int(part["size"])
     fs, path = _open(uri)
     with _explained(uri):
         return int(fs.size(path) or 0)
@@ -79,25 +125,37 @@ def list_files(uri: str, suffixes: tuple[str, ...] = ()) -> list[str]:
         uri: a directory or prefix; one that is not there holds no files.
         suffixes: lower-case endings to keep, such as ``(".mp4",)``; empty keeps all.
     """
+    return list(list_sizes(uri, suffixes))
+
+
+def list_sizes(uri: str, suffixes: tuple[str, ...] = ()) -> dict[str, int]:
+    """Return the files of :func:`list_files` with their sizes in bytes, by one listing."""
     fs, path = _open(uri)
     with _explained(uri):
-        fs.invalidate_cache()
-        found = fs.find(path) if fs.exists(path) else []
+        found = cast(dict[str, Any], fs.find(path, detail=True) if fs.exists(path) else {})
+        found = {file: info for file, info in found.items() if info.get("type") != "directory"}
     prefix = "s3://" if is_remote(uri) else ""
-    kept = []
-    for file in sorted(cast(list[str], found)):
+    kept = {}
+    for file in sorted(found):
         below = file[len(path.rstrip("/")) :].split("/")
         hidden = any(part.startswith(".") for part in below)
         if not hidden and (not suffixes or file.lower().endswith(suffixes)):
-            kept.append(prefix + file)
+            kept[prefix + file] = int(found[file].get("size") or 0)
     return kept
 
 
 def make_dirs(uri: str) -> None:
-    """Make the directory `uri` and those above it (nothing to do on S3)."""
+    """Make the directory `uri` and those above it; of S3, see that there is such a bucket."""
     if not is_remote(uri):
         with _explained(uri):
             os.makedirs(absolute(uri), exist_ok=True)
+        return
+    fs, path = _open(uri)
+    with _explained(uri), suppress(PermissionError):  # some may write who may not look
+        try:
+            fs.info(path.split("/")[0])
+        except FileNotFoundError:
+            raise UserError(f"{uri}: no such bucket; make it first") from None
 
 
 def remove(uri: str) -> None:
@@ -109,10 +167,15 @@ def remove(uri: str) -> None:
 
 
 @contextmanager
-def open_input(uri: str) -> Iterator[IO[bytes]]:
-    """Open the file at `uri` for reading, seekable."""
+def open_input(uri: str, block_bytes: int = BLOCK_BYTES) -> Iterator[IO[bytes]]:
+    """Open the file at `uri` for reading, seekable.
+
+    Args:
+        uri: of the file.
+        block_bytes: what is read of a remote file at once, and kept.
+    """
     fs, path = _open(uri)
-    with _explained(uri), fs.open(path, "rb") as file:
+    with _explained(uri), fs.open(path, "rb", block_size=block_bytes) as file:
         yield cast(IO[bytes], file)
 
 
@@ -121,13 +184,14 @@ def open_output(uri: str) -> Iterator[IO[bytes]]:
     """Open `uri` for writing; the file appears, whole, when the block ends without an error."""
     fs, path = _open(uri)
     if is_remote(uri):  # an upload is invisible until it completes
-        file: Any = fs.open(path, "wb")
-        try:
-            yield cast(IO[bytes], file)
-        except BaseException:
-            file.discard()
-            raise
         with _explained(uri):
+            file: Any = fs.open(path, "wb")
+            try:
+                yield cast(IO[bytes], file)
+            except BaseException:
+                file.discard()
+                file.closed = True  # or its finalizer tries to upload
+                raise
             file.close()
         return
     make_dirs(os.path.dirname(path))
@@ -141,6 +205,24 @@ def open_output(uri: str) -> Iterator[IO[bytes]]:
     finally:
         if os.path.exists(partial):
             os.unlink(partial)
+
+
+@contextmanager
+def open_ranges(uri: str) -> Iterator[Ranges]:
+    """Open the file or the run of bytes at `uri` for reading here and there."""
+    part = _SLICE.match(uri)
+    file_uri, start = (part["file"], int(part["start"])) if part else (uri, 0)
+    size = size_bytes(uri)
+    with open_input(file_uri, RANGE_BYTES) as file:
+
+        def read(at: int, count: int) -> bytes:
+            file.seek(start + at)
+            data = file.read(count)
+            if len(data) < count:
+                raise UserError(f"{uri}: ends at {at + len(data)} of {size} bytes")
+            return data
+
+        yield Ranges(size, read)
 
 
 def read_bytes(uri: str) -> bytes:
@@ -180,16 +262,34 @@ def write_json(uri: str, value: Any) -> None:
 
 @contextmanager
 def local_copy(uri: str) -> Iterator[Path]:
-    """Yield a local path with the bytes of `uri`: the file itself, or a temporary download."""
-    if not is_remote(uri):
+    """Yield a local path with the bytes of `uri`: the file itself, or a temporary copy.
+
+    No name that storage or an archive holds becomes part of the copy's path, but for its ending.
+    """
+    if not is_copied(uri):
         yield Path(absolute(uri))
         return
-    fs, path = _open(uri)
+    ending = re.search(r"\.\w{1,8}$", uri, re.ASCII)
     with tempfile.TemporaryDirectory(prefix="longtake-") as folder:
-        target = Path(folder) / name(uri)
-        with _explained(uri):
-            fs.get_file(path, str(target))
+        target = Path(folder) / f"copy{ending[0] if ending else ''}"
+        if part := _SLICE.match(uri):
+            _copy_slice(part["file"], int(part["start"]), int(part["size"]), target)
+        else:
+            fs, path = _open(uri)
+            with _explained(uri):
+                fs.get_file(path, str(target))
         yield target
+
+
+def _copy_slice(uri: str, start: int, size_bytes: int, target: Path) -> None:
+    with open_input(uri) as source, target.open("wb") as copy:
+        source.seek(start)
+        while size_bytes:
+            chunk = source.read(min(size_bytes, BLOCK_BYTES))
+            if not chunk:
+                raise UserError(f"{uri}: ends {size_bytes} bytes before its member does")
+            copy.write(chunk)
+            size_bytes -= len(chunk)
 
 
 def upload_dir(local: str | Path, uri: str) -> None:
@@ -214,10 +314,25 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
 
 def _open(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
-        fs, path = fsspec.core.url_to_fs(absolute(uri))
+        options = _s3_options() if is_remote(uri) else {}
+        fs, path = fsspec.core.url_to_fs(absolute(uri), **options)
     except (ImportError, ValueError) as error:
         raise UserError(f"{uri}: {one_line(error)}") from None
     return fs, path
+
+
+def _s3_options() -> dict[str, Any]:
+    attempts = int(os.environ.get("AWS_MAX_ATTEMPTS", MAX_ATTEMPTS))
+    return {
+        "use_listings_cache": False,  # other processes write too
+        "default_block_size": BLOCK_BYTES,
+        "max_concurrency": 1,  # only then does a download go on where its connection broke
+        "config_kwargs": {
+            "retries": {"mode": "adaptive", "total_max_attempts": attempts},
+            "connect_timeout": 10,
+            "read_timeout": 30,
+        },
+    }
 
 
 @contextmanager
@@ -227,13 +342,48 @@ def _explained(uri: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except FileNotFoundError:
-        raise UserError(f"{uri}: not found") from None
-    except PermissionError as error:
-        raise UserError(f"{uri}: no permission ({one_line(error)})") from None
-    except (OSError, ConnectionError) as error:
-        raise UserError(f"{uri}: {one_line(error)}") from error
+    except OSError as error:
+        raise _as_line(uri, _in_words(uri, error)) from error
     except Exception as error:
-        if type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "s3fs"):
-            raise UserError(f"{uri}: {one_line(error)}") from error
+        library = type(error).__module__.split(".")[0]
+        if library in ("botocore", "aiobotocore", "aiohttp"):
+            away = type(error).__name__ != "ParamValidationError"  # a name that S3 does not allow
+            raise (Unavailable if away else UserError)(f"{uri}: {one_line(error)}") from error
         raise
+
+
+def _in_words(uri: str, error: OSError) -> OSError:
+    """Return `error`, or what S3 says when it is asked so that its answer has room for words.
+
+    The answer to a HEAD is a bare 403 or 400 for an object that is closed to us as for a key that
+    is wrong or has expired.
+    """
+    fs, path = _open(uri)
+    bucket, _, key = path.partition("/")
+    if _s3_code(error) not in ("400", "403") or not is_remote(uri) or not key:
+        return error
+    try:
+        cast(Any, fs).call_s3("get_object", Bucket=bucket, Key=key, Range="bytes=0-0")
+    except OSError as said:
+        return said
+    return error
+
+
+def _as_line(uri: str, error: OSError) -> UserError:
+    """Return the error to raise: a fact about `uri`, or :class:`Unavailable`."""
+    code = _s3_code(error)
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{uri}: not found")
+    if isinstance(error, PermissionError):
+        # One object may be closed to us; a key that is wrong or has expired opens none of them.
+        closed = code in ("", "AccessDenied", "403")
+        return (UserError if closed else Unavailable)(f"{uri}: no permission ({one_line(error)})")
+    away = isinstance(error, (ConnectionError, TimeoutError)) or error.errno in _OUTAGES
+    away = away or code in ("ExpiredToken", "InvalidToken", "TokenRefreshRequired")
+    return (Unavailable if away else UserError)(f"{uri}: {one_line(error)}")
+
+
+def _s3_code(error: BaseException) -> str:
+    """Return S3's own name of an error, such as ``"NoSuchKey"``; empty where there is none."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))

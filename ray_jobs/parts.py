@@ -82,6 +82,8 @@ def write(
             num_gpus=resources.gpus_per_worker or None,
         )  # fmt: skip
         for row in written.iter_rows():
+            if row["unavailable"]:
+                raise UserError(f"{row['unavailable']}; the same command goes on from here")
             bar.advance(note=f"{row['rows']} rows, {row['failed']} failed")
 
 
@@ -107,6 +109,12 @@ class _Writer:
         self._worker = factory.worker(**factory.arguments)
 
     def __call__(self, row: Row) -> Row:
+        try:
+            return {**self._write(row), "unavailable": ""}
+        except storage.Unavailable as error:  # no verdict on any unit: the job stops
+            return {"number": row["number"], "rows": 0, "failed": 0, "unavailable": str(error)}
+
+    def _write(self, row: Row) -> Row:
         number = row["number"]
         failed: list[Row] = []
         count = 0

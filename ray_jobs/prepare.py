@@ -1,7 +1,8 @@
 """prepare: videos in, clip table out: cut into shots, scored, filtered, every input accounted for.
 
-One row is one video from the manifest to the table. Each video is analysed by one Ray Data task,
-which commits its row as ``analysed/<source_id>.parquet``; a rerun goes on with what is not there.
+One row is one video from the manifest to the table. A Ray Data task analyses a video (several where
+there are very many) and commits each as ``analysed/<source_id>.parquet``; a rerun goes on with what
+is not there.
 At the end the rows are merged, in the manifest's order, into ``clips/*.parquet``.
 """
 
@@ -20,11 +21,18 @@ from data_prep.schemas import CLIP_TABLE
 from infra import storage
 from infra.artifact import Output
 from infra.config import JobConfig
+from infra.errors import UserError
 from infra.job import Job, main
 from infra.progress import Progress, say
 from ray_jobs.clip_tables import add_up, check_accounts, tally
+from ray_jobs.parts import ROW_GROUP_BYTES
 
 NAMES_SHOWN = 3
+SIZES_ASKED = 10_000
+MOST_TASKS = 20_000
+"""Each costs the driver about 9 KB; of more videos, several share a task, one after the other."""
+UNAVAILABLE = "unavailable"
+"""A task's receipt when storage did not answer: the job stops, and no video is judged."""
 
 
 class PrepareConfig(JobConfig):
@@ -38,12 +46,14 @@ class PrepareConfig(JobConfig):
 
 def plan(config: PrepareConfig) -> list[str]:
     """Return what would be done; lists the inputs and opens none of the videos."""
-    manifest = manifests.read(config.input)
-    uris = [entry.uri for entry in manifest.entries]
+    manifest = manifests.read(config.input, open_archives=False)
+    count = manifest.table.num_rows
+    uris = manifest.table["uri"].slice(0, SIZES_ASKED).to_pylist()
     known = [storage.size_bytes(u) for u in uris if "://" not in u and storage.exists(u)]
-    more = f" and {len(uris) - NAMES_SHOWN} more" if len(uris) > NAMES_SHOWN else ""
+    what = "videos and archives" if manifest.archives else "videos"
+    more = f" and {count - NAMES_SHOWN} more" if count > NAMES_SHOWN else ""
     return [
-        f"inputs: {len(uris)} videos, {sum(known) / 1e6:.1f} MB ({len(known)} sizes known)",
+        f"inputs: {count} {what}, {sum(known) / 1e6:.1f} MB ({len(known)} sizes known)",
         f"first: {', '.join(storage.name(u) for u in uris[:NAMES_SHOWN])}{more}",
         *manifest.notes,
         f"cuts: adaptive, ratio {config.analysis.scenes.ratio:g}, "
@@ -51,7 +61,7 @@ def plan(config: PrepareConfig) -> list[str]:
         *_limits(config.analysis.filters),
         f"decode: {' then '.join(config.analysis.decode.decoders)}, given up after "
         f"{config.analysis.decode.stall_s:g} s without progress",
-        f"tasks: one a video, {config.resources.cpus_per_worker:g} CPUs each",
+        f"tasks: {min(count, MOST_TASKS)}, {config.resources.cpus_per_worker:g} CPUs each",
     ]
 
 
@@ -75,17 +85,25 @@ def _limits(filters: FiltersConfig) -> list[str]:
 
 def run(config: PrepareConfig, output: Output) -> dict[str, Any]:
     """Analyse every video that is not analysed yet, then merge the rows; return the summary."""
-    manifest = manifests.read(config.input)
-    for note in manifest.notes:
-        say(f"prepare: {note}")
-    table = manifest.table()
-    _write(output.path("manifest", "part-00000.parquet"), table)
+    table = _manifest(config, output)
     _analyse_all(table, config, output)
     repeats = _repeats(table, config, output)
     summary = _merge(table, repeats, config, output)
-    check_accounts(summary, len(manifest.entries))
+    check_accounts(summary, table.num_rows)
     storage.remove(output.path("analysed"))
     return summary
+
+
+def _manifest(config: PrepareConfig, output: Output) -> pa.Table:
+    """Return the inputs as the first run of this output found them."""
+    file = output.path("manifest", "part-00000.parquet")
+    if storage.exists(file):
+        return _read(file)
+    manifest = manifests.read(config.input)
+    for note in manifest.notes:
+        say(f"prepare: {note}")
+    _write(file, manifest.table)
+    return manifest.table
 
 
 def _analyse_all(table: pa.Table, config: PrepareConfig, output: Output) -> None:
@@ -99,7 +117,7 @@ def _analyse_all(table: pa.Table, config: PrepareConfig, output: Output) -> None
         return
     receipts = (
         ray.data.from_arrow(todo.replace_schema_metadata())
-        .repartition(target_num_rows_per_block=1)
+        .repartition(target_num_rows_per_block=-(-todo.num_rows // MOST_TASKS))
         .map(
             _analyse_one,  # pyright: ignore[reportArgumentType] (fn_args fills the rest)
             fn_args=(config.analysis, folder),
@@ -111,6 +129,8 @@ def _analyse_all(table: pa.Table, config: PrepareConfig, output: Output) -> None
     done = table.num_rows - todo.num_rows
     with Progress(table.num_rows, "prepare", "videos", done=done) as progress:
         for receipt in receipts.iter_rows():
+            if receipt["status"] == UNAVAILABLE:
+                raise UserError(f"{receipt['detail']}; the same command goes on from here")
             seconds += receipt["duration_s"]
             counts[receipt["status"]] += 1
             said = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
@@ -119,9 +139,13 @@ def _analyse_all(table: pa.Table, config: PrepareConfig, output: Output) -> None
 
 def _analyse_one(row: dict[str, Any], config: AnalysisConfig, folder: str) -> dict[str, Any]:
     """Analyse one video and commit its row; a retry writes the same file again."""
-    found = analyse(row["uri"], row["caption"], config)
-    _write(storage.join(folder, f"{row['source_id']}.parquet"), _as_table([found]))
-    return {"status": found["status"], "duration_s": found["duration_s"] or 0.0}
+    try:
+        about = {name: row[name] for name in ("extra", "damage")}
+        found = analyse(row["uri"], row["caption"], config, **about)
+        _write(storage.join(folder, f"{row['source_id']}.parquet"), _as_table([found]))
+    except storage.Unavailable as error:
+        return {"status": UNAVAILABLE, "duration_s": 0.0, "detail": str(error)}
+    return {"status": found["status"], "duration_s": found["duration_s"] or 0.0, "detail": ""}
 
 
 def _repeats(table: pa.Table, config: PrepareConfig, output: Output) -> set[str]:
@@ -174,17 +198,26 @@ def _merge(
 def _merge_file(
     source_ids: list[str], repeats: set[str], folder: str, target: str
 ) -> dict[str, Any]:
-    tables = []
-    parts = []
-    for source in source_ids:
-        rows = _read(storage.join(folder, f"{source}.parquet"))
-        if source in repeats:
-            rows = _as_table([as_duplicate(rows.to_pylist()[0])])
-        tables.append(rows)
-        parts.append(
-            tally(rows.select([n for n in rows.column_names if n != "uri"]).to_pylist()[0])
-        )
-    _write(target, pa.concat_tables(tables))
+    """Write one file of the table, never holding much more than a row group; return its sums."""
+    parts: list[dict[str, Any]] = []
+    with (
+        storage.open_output(target) as file,
+        pq.ParquetWriter(file, CLIP_TABLE, compression="zstd") as writer,
+    ):
+        group: list[pa.Table] = []
+        size_bytes = 0
+        for source in source_ids:
+            rows = _read(storage.join(folder, f"{source}.parquet"))
+            if source in repeats:
+                rows = _as_table([as_duplicate(rows.to_pylist()[0])])
+            group.append(rows)
+            size_bytes += rows.nbytes
+            parts.append(tally(rows.drop_columns(["uri"]).to_pylist()[0]))
+            if size_bytes >= ROW_GROUP_BYTES:
+                writer.write_table(pa.concat_tables(group))
+                group, size_bytes = [], 0
+        if group:
+            writer.write_table(pa.concat_tables(group))
     return add_up(parts)
 
 

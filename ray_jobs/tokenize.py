@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 
 from data_prep import shards
-from data_prep.decode import DecodeError, Decoder
+from data_prep.decode import DecodeError, open_film
 from data_prep.sampling import TRAIN, VALIDATION, WindowConfig, held_out, window_starts
 from data_prep.text import TextTokenizer
 from infra import artifact, storage
@@ -73,13 +73,15 @@ class PixelWorker:
         waiting = clips
         while waiting:  # a decoder that failed is not used again
             try:
-                with storage.local_copy(uri) as path, Decoder(path) as decoder:
+                with open_film(uri) as decoder:
                     while waiting:
                         clip = waiting[0]
                         span = (clip["start_s"], clip["end_s"])
                         pixels = decoder.span(*span, c.fps, c.width_px, c.height_px)
                         waiting = waiting[1:]
                         yield self._row(clip, pixels)
+            except storage.Unavailable:
+                raise
             except (DecodeError, UserError) as error:
                 clip, waiting = waiting[0], waiting[1:]
                 detail = {"clip_id": clip["clip_id"], "uri": uri, "detail": one_line(error)}

@@ -14,6 +14,7 @@ from data_prep.filters import FiltersConfig
 from data_prep.filters.duration import DurationConfig
 from data_prep.filters.motion import MotionConfig
 from data_prep.schemas import CLIP_TABLE
+from infra import storage
 
 CONFIG = AnalysisConfig()
 MEASURED = ("cpu_seconds", "peak_rss_bytes")
@@ -123,6 +124,15 @@ def test_what_is_not_there_is_missing(tmp_path: Path) -> None:
     for uri in (str(tmp_path / "no.mp4"), "gopher://host/a.mp4"):
         row = analyse(uri, None, CONFIG)
         assert (row["status"], row["reason"]) == ("quarantined", "missing")
+
+
+def test_storage_that_is_away_is_no_verdict(fresh_s3, monkeypatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # where nothing listens
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+    with pytest.raises(storage.Unavailable):
+        analyse("s3://bucket/a.mp4", None, CONFIG)
 
 
 def test_a_pipe_that_never_ends_does_not_hang(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Manifests: each input once and in order, or one line that says what to do."""
 
+import csv
 import json
+import tracemalloc
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep import manifest
+from data_prep.schemas import MANIFEST
 from infra.errors import UserError
+
+
+def _uris(found: manifest.Manifest) -> list[str]:
+    return found.table["uri"].to_pylist()
 
 
 def test_directory_is_searched_recursively_and_counts_the_rest(tmp_path: Path) -> None:
@@ -18,7 +26,7 @@ def test_directory_is_searched_recursively_and_counts_the_rest(tmp_path: Path) -
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     found = manifest.read((str(tmp_path),))
-    assert [Path(e.uri).name for e in found.entries] == ["A.MOV", "b.mp4", "ü.webm"]
+    assert [Path(uri).name for uri in _uris(found)] == ["A.MOV", "b.mp4", "ü.webm"]
     assert found.other_files == 2
     assert "2 other files" in found.notes[0]
 
@@ -27,8 +35,11 @@ def _write(path: Path, rows: list[dict]) -> str:
     if path.suffix == ".jsonl":
         path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
     elif path.suffix == ".csv":
-        lines = [f"{row['uri']},{row.get('caption') or ''}" for row in rows]
-        path.write_text("uri,caption\n" + "\n".join(lines) + "\n")
+        with path.open("w", newline="") as file:
+            names = list(dict.fromkeys(name for row in rows for name in row))
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(rows)
     else:
         pq.write_table(pa.Table.from_pylist(rows), path)
     return str(path)
@@ -43,24 +54,78 @@ def test_tables_read_alike(tmp_path: Path, suffix: str) -> None:
         {"uri": "./films/../films/a.mp4", "caption": "again"},
     ]
     found = manifest.read((_write(tmp_path / f"m{suffix}", rows),))
-    assert [(e.uri, e.caption) for e in found.entries] == [
+    captions = found.table["caption"].to_pylist()
+    assert list(zip(_uris(found), captions, strict=True)) == [
         (f"{tmp_path}/films/a.mp4", "a cat"),
         ("/abs/b.mp4", None),
         ("s3://bucket/c.mp4", "rain"),
     ]
     assert found.repeated_uris == 1
-    assert found.table()["source_id"].to_pylist() == sorted(
-        set(found.table()["source_id"].to_pylist()),
-        key=found.table()["source_id"].to_pylist().index,
-    )
+    assert found.table.schema == MANIFEST
+    assert len(set(found.table["source_id"].to_pylist())) == 3
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_further_columns_are_carried_as_json(tmp_path: Path, suffix: str) -> None:
+    rows = [
+        {"uri": "a.mp4", "licence": "CC-BY ü", "shot_by": 'A, "B"\nC'},
+        {"uri": "b.mp4", "licence": None, "shot_by": None},
+        {"uri": "c.mp4", "licence": "", "shot_by": "D"},
+    ]
+    found = manifest.read((_write(tmp_path / f"m{suffix}", rows),))
+    assert found.table["extra"].to_pylist() == [
+        '{"licence": "CC-BY ü", "shot_by": "A, \\"B\\"\\nC"}',
+        None,
+        '{"shot_by": "D"}',
+    ]
+
+
+def test_further_columns_keep_their_kinds(tmp_path: Path) -> None:
+    row = {
+        "uri": "a.mp4",
+        "n": 3,
+        "share": 0.1,
+        "tags": [{"y": None}, {"y": "z"}],
+        "gap": float("nan"),
+    }
+    for suffix in (".jsonl", ".parquet"):
+        found = manifest.read((_write(tmp_path / f"m{suffix}", [row]),))
+        extra = json.loads(found.table["extra"][0].as_py())
+        assert extra == {"n": 3, "share": 0.1, "tags": [{"y": None}, {"y": "z"}]}
+    when = {"uri": "a.mp4", "taken": datetime(2026, 1, 2, 3, 4, 5)}
+    found = manifest.read((_write(tmp_path / "when.parquet", [when]),))
+    assert found.table["extra"].to_pylist() == ['{"taken": "2026-01-02 03:04:05"}']
+
+
+def test_a_long_manifest_costs_memory_by_its_text(tmp_path: Path) -> None:
+    rows, text = 15_000, "x" * 400
+    with (tmp_path / "m.jsonl").open("w") as file:
+        file.writelines(f'{{"uri": "{n}.mp4", "caption": "{text}"}}\n' for n in range(rows))
+    tracemalloc.start()
+    try:
+        before = pa.total_allocated_bytes()
+        found = manifest.read((str(tmp_path / "m.jsonl"),))
+        _, peak = tracemalloc.get_traced_memory()
+        assert peak < (8 << 20) + 250 * rows  # a few rows at once, and the ids that were seen
+        assert pa.total_allocated_bytes() - before < 700 * rows
+    finally:
+        tracemalloc.stop()
+    assert found.table.num_rows == rows
+
+
+def test_more_text_than_the_driver_may_hold_is_one_line(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(manifest, "TEXT_BYTES_MAX", 1000)
+    (tmp_path / "m.jsonl").write_text('{"uri": "a.mp4", "caption": "' + "x" * 1000 + '"}\n')
+    with pytest.raises(UserError, match="more than 1000 bytes of text; cut them"):
+        manifest.read((str(tmp_path / "m.jsonl"),))
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=40))
 def test_every_row_is_an_entry_or_a_repeat(tmp_path_factory, numbers: list[int]) -> None:
     path = tmp_path_factory.mktemp("m") / "m.jsonl"
     found = manifest.read((_write(path, [{"uri": f"{n}.mp4"} for n in numbers]),))
-    assert len(found.entries) + found.repeated_uris == len(numbers)
-    assert [Path(e.uri).stem for e in found.entries] == [str(n) for n in dict.fromkeys(numbers)]
+    assert found.table.num_rows + found.repeated_uris == len(numbers)
+    assert [Path(uri).stem for uri in _uris(found)] == [str(n) for n in dict.fromkeys(numbers)]
 
 
 @pytest.mark.parametrize(
@@ -68,10 +133,17 @@ def test_every_row_is_an_entry_or_a_repeat(tmp_path_factory, numbers: list[int])
     [
         ("m.jsonl", '{"uri": "a.mp4"}\n{"uri": \n', "line 2: not JSON"),
         ("m.jsonl", '["a.mp4"]\n', "line 1: holds a list"),
+        ("m.jsonl", "[" * 100_000, "line 1: not JSON"),
         ("m.jsonl", '{"url": "a.mp4"}\n', "no column uri (found: url)"),
         ("m.jsonl", '{"uri": ""}\n', "line 1: uri is ''"),
         ("m.jsonl", '{"uri": "a.mp4", "caption": 3}\n', "caption is 3"),
         ("m.jsonl", "\n", "no rows"),
+        ("m.jsonl", '{"uri": "a.mp4", "caption": "' + "x" * 2**20 + '"}', "longer than 1048576"),
+        ("m.jsonl", '{"uri": "a.mp4", "x": "' + "ü" * 600_000 + '"}', "allowed are 1048576 a row"),
+        ("m.jsonl", '{"uri": "a.mp4", "x": [NaN]}', "line 1: a column cannot be JSON"),
+        ("m.csv", "uri,caption\na.mp4,b,c\n", "row 1: more cells than columns"),
+        ("m.csv", "uri\n" + "x" * 200_000, "near line 1: field larger than field limit"),
+        ("m.csv", "uri\n" + "x," * 2**20, "line 2: longer than 1048576"),
         ("m.csv", "path\na.mp4\n", "no column uri (found: path)"),
         ("m.csv", "", "no column uri"),
         ("m.parquet", "nonsense", "not Parquet"),

@@ -1,6 +1,8 @@
 """prepare: the table holds every input once, whatever happened on the way."""
 
+import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -8,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.analysis import source_id
+from data_prep.analysis import AnalysisConfig, analyse, source_id
 from data_prep.filters import FiltersConfig
 from data_prep.schemas import CLIP_TABLE
 from infra import artifact, config, storage
@@ -64,6 +66,7 @@ def test_a_run_goes_on_where_a_killed_one_stopped(
     ray_session, videos: Path, tmp_path: Path, monkeypatch
 ) -> None:
     settings = _settings(videos, tmp_path / "out")
+    monkeypatch.setattr(prepare, "MOST_TASKS", 2)  # of three videos each
     output = artifact.begin("clips", settings)
     marked = {
         **prepare.analyse(str(videos / "bikes.mp4"), "from the first run", settings.analysis),
@@ -75,6 +78,33 @@ def test_a_run_goes_on_where_a_killed_one_stopped(
     assert summary["inputs"] == len(rows) == len({row["source_id"] for row in rows}) == 6
     assert [r["caption"] for r in rows if r["uri"].endswith("bikes.mp4")] == ["from the first run"]
     assert not (tmp_path / "out" / "analysed").exists()
+
+
+@pytest.mark.ray
+def test_corpus_and_table_may_be_on_s3(
+    ray_session, videos: Path, s3_bucket: str, tmp_path: Path
+) -> None:
+    root = f"{s3_bucket}/prepare"
+    storage.upload_dir(videos, f"{root}/videos")
+    names = ("videos/bikes.mp4", "videos/zero.mp4", "gone.mp4")
+    lines = [{"uri": name, "licence": "CC-BY"} for name in names]
+    storage.write_text(f"{root}/list.jsonl", "\n".join(json.dumps(line) for line in lines))
+    with tarfile.open(tmp_path / "shard.tar", "w") as archive:
+        archive.add(videos / "phone é 1.mp4", "phone.mp4")
+    whole = (tmp_path / "shard.tar").read_bytes()
+    storage.write_bytes(f"{root}/tars/cut.tar", whole[: len(whole) // 2])
+    storage.write_bytes(f"{root}/tars/whole.tar", whole)
+    tree = {"input": [f"{root}/list.jsonl", f"{root}/tars"], "output": f"{root}/out"}
+    summary = execute(JOB, config.build(PrepareConfig, tree))
+    assert (summary["inputs"], summary["kept"]) == (5, 2)
+    assert summary["quarantined"] == {"damaged_archive": 1, "empty": 1, "missing": 1}
+    with storage.open_input(f"{root}/out/clips/part-00000.parquet") as file:
+        rows = pq.read_table(file).to_pylist()
+    here = analyse(str(videos / "bikes.mp4"), None, AnalysisConfig())
+    assert rows[0]["clips"] == here["clips"]
+    assert {row["extra"] for row in rows[:3]} == {'{"licence": "CC-BY"}'}
+    assert rows[2]["detail"] == f"{root}/gone.mp4: not found"
+    assert storage.list_files(f"{root}/out/analysed") == []
 
 
 def test_plan_names_inputs_filters_and_thresholds(videos: Path, tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""One input of a run: its URI, its caption, and the columns that came with it."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+ROW_BYTES_MAX = 1 << 20
+"""The most text that one input may bring: URI, caption and further columns together."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One input video, or an archive in which none can be found."""
+
+    uri: str
+    caption: str | None = None
+    extra: str | None = None
+    """The further columns as the text of a JSON object, keys sorted; None when there are none."""
+    damage: str | None = None
+    """What is wrong with its archive; None: read it."""
+
+
+def build(uri: str, row: dict[str, Any]) -> Entry:
+    """Return the entry of a row; columns that are empty, None or NaN are left out.
+
+    Args:
+        uri: of the video.
+        row: ``caption``, and further columns of JSON values, dates or decimals.
+
+    Raises:
+        ValueError: says what is wrong with the row.
+    """
+    caption = row.get("caption")
+    if not isinstance(caption, str | None):
+        raise ValueError(f"caption is {caption!r}; give text or nothing")
+    columns = {
+        name: value
+        for name, value in row.items()
+        if name not in ("uri", "caption") and value not in (None, "") and value == value
+    }
+    try:
+        extra = json.dumps(
+            columns, ensure_ascii=False, sort_keys=True, allow_nan=False, default=_plain
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"a column cannot be JSON: {error}") from None
+    entry = Entry(uri, (caption or "").strip() or None, extra if columns else None)
+    _check(entry)
+    return entry
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bytes):
+        raise TypeError("it holds bytes; leave it out of the manifest")
+    return str(value)
+
+
+def _check(entry: Entry) -> None:
+    """Refuse what no Arrow table can hold, and what a run should not carry around."""
+    text = f"{entry.uri}{entry.caption or ''}{entry.extra or ''}"
+    try:
+        size_bytes = len(text.encode())
+    except UnicodeEncodeError:
+        shown = text[:200].encode(errors="backslashreplace").decode()
+        raise ValueError(f"the name {shown} is not UTF-8; rename the file") from None
+    if size_bytes > ROW_BYTES_MAX:
+        raise ValueError(f"{size_bytes} bytes of text; allowed are {ROW_BYTES_MAX} a row")
