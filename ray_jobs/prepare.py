@@ -16,10 +16,12 @@ from pydantic import Field
 from data_prep import manifest as manifests
 from data_prep.analysis import AnalysisConfig, analyse
 from data_prep.filters import FiltersConfig
+from data_prep.filters.duration import DurationConfig
 from data_prep.schemas import CLIP_TABLE
+from infra import config as configs
 from infra import storage
 from infra.artifact import Output
-from infra.config import JobConfig
+from infra.config import JobConfig, Section
 from infra.job import Job, main
 from infra.progress import Progress, say
 from ray_jobs.clip_tables import add_up, check_accounts, tally
@@ -46,13 +48,25 @@ def plan(config: PrepareConfig) -> list[str]:
         f"inputs: {len(uris)} videos, {sum(known) / 1e6:.1f} MB ({len(known)} sizes known)",
         f"first: {', '.join(storage.name(u) for u in uris[:NAMES_SHOWN])}{more}",
         *manifest.notes,
-        f"cuts: adaptive, ratio {config.analysis.scenes.ratio:g}, "
-        f"at least {config.analysis.scenes.min_scene_frames} frames apart",
+        f"cuts: {_keys(config.analysis.scenes.detector)}",
+        *([f"stitching: {_keys(stitch)}"] if (stitch := config.analysis.scenes.stitch) else []),
         *_limits(config.analysis.filters),
         f"decode: {' then '.join(config.analysis.decode.decoders)}, given up after "
         f"{config.analysis.decode.stall_s:g} s without progress",
         f"tasks: one a video, {config.resources.cpus_per_worker:g} CPUs each",
     ]
+
+
+def _keys(section: Section) -> str:
+    return ", ".join(
+        str(value) if key == "kind" else f"{key} {value}"
+        for key, value in configs.as_tree(section).items()
+    )
+
+
+def _stride(duration: DurationConfig) -> str:
+    stride_s = duration.stride_s
+    return "end to end" if stride_s is None else f"one begins every {stride_s:g} s or sooner"
 
 
 def _limits(filters: FiltersConfig) -> list[str]:
@@ -62,8 +76,8 @@ def _limits(filters: FiltersConfig) -> list[str]:
         f"filter aspect: width/height {filters.aspect.min_ratio:g} to {filters.aspect.max_ratio:g}",
         f"filter frame rate: {filters.frame_rate.min_fps:g} to {filters.frame_rate.max_fps:g} "
         "frames/s",
-        f"filter duration: {filters.duration.min_s:g} to {filters.duration.max_s:g} s "
-        f"(longer shots are split), {filters.duration.edge_trim_frames} frames trimmed",
+        f"filter duration: {filters.duration.min_s:g} to {filters.duration.max_s:g} s (longer "
+        f"shots are split, {_stride(filters.duration)}), {filters.duration.trim_s:g} s trimmed",
         f"filter black: at most {filters.black.max_share:g} of the samples",
         f"filter brightness: mean luma of at least {filters.brightness.min_luma:g} of 255",
         f"filter letterbox: bars over at most {filters.letterbox.max_share:g} of the frame",

@@ -130,7 +130,7 @@ def test_costs_alone_and_together_by_hand() -> None:
         ({"motion": 3}, "filters.motion: 3 is not allowed"),
         ({"motion": {"max_score": 0.5}}, "min_score 0.9 is above max_score 0.5"),
         ({"duration": {"max_s": 30}}, "duration.max_s: 30.0 cuts other clips than .* 60.0"),
-        ({"duration": {"edge_trim_frames": 2}}, "edge_trim_frames: 2 cuts other clips .* prepare"),
+        ({"duration": {"trim_s": 0.5}}, "trim_s: 0.5 cuts other clips .* prepare"),
     ],
 )  # fmt: skip
 def test_thresholds_that_cannot_be_are_refused_in_one_line(clips: str, filters, said: str) -> None:
