@@ -1,25 +1,29 @@
 """select: a finished clip table in, the same clips under other thresholds out; nothing is decoded.
 
 input: a finished artifact of kind `clips`, of `prepare` or of `select`. Thresholds that are not
-stated stay as they are in the input. The summary says what each filter costs.
+stated stay as they are in the input. Near-duplicates are looked for where `near_duplicate_bits` is
+stated, among the clips that the thresholds keep. The summary says what each filter costs.
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from data_prep import phash, selection
 from data_prep.filters import FiltersConfig
 from data_prep.filters.duration import CUTTING
-from data_prep.selection import SCORES, reselect
+from data_prep.near_duplicates import MAX_BITS, near_duplicates
+from data_prep.selection import SCORES
 from infra import artifact, storage
 from infra import config as configs
 from infra.artifact import Output
-from infra.config import JobConfig, Section
+from infra.config import JobConfig, Section, Uri, as_tuple
 from infra.errors import UserError
 from infra.job import Job, main
 from infra.progress import Progress, say
@@ -35,9 +39,16 @@ Against = Counter[tuple[str, ...]]
 class SelectConfig(JobConfig):
     """Keys of ``python -m ray_jobs.select``."""
 
+    input_keys: ClassVar[tuple[str, ...]] = ("input", "against")
+
     filters: dict[str, Any] = Field(default={})
     """Thresholds to change, such as filters.motion.min_score=1: any below `analysis.filters` of
     `prepare` but those that cut clips. The others stay as in the input."""
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=MAX_BITS)] | None = None
+    """Filter clips whose perceptual hash differs from an earlier clip's in at most this many of 64
+    bits (4 finds copies that were scaled and coded anew); None keeps them."""
+    against: Annotated[tuple[Uri, ...], BeforeValidator(as_tuple)] = ()
+    """Finished clip tables of earlier runs, whose clips come before the input's."""
 
 
 class _Stated(Section):
@@ -70,8 +81,9 @@ def resolve(config: SelectConfig) -> FiltersConfig:
 def plan(config: SelectConfig) -> list[str]:
     """Return what would be done; reads the input's summary and the schema of its first file."""
     filters = resolve(config)
-    files = _files(config)
+    files = _files(config.input[0])
     _check_scores(files[0])
+    copies = _plan_copies(config)
     counts = artifact.read(config.input[0]).counts
     before = dict(_leaves(filters_of(config.input[0])))
     lines = [
@@ -80,16 +92,18 @@ def plan(config: SelectConfig) -> list[str]:
     for key, value in _leaves(configs.as_tree(filters)):
         changed = f" (input: {before.get(key)})" if before.get(key) != value else ""
         lines.append(f"filters.{key}: {value}{changed}")
-    return [*lines, "tasks: one a file, nothing is decoded"]
+    return [*lines, copies, "tasks: one a file, nothing is decoded"]
 
 
 def run(config: SelectConfig, output: Output) -> dict[str, Any]:
     """Judge every clip anew, each file by one task, and return the summary."""
     filters = resolve(config)
-    select = ray.remote(num_cpus=config.resources.cpus_per_worker)(select_file)
+    files = _files(config.input[0])
+    copies = _find_copies(config, filters, files)
+    select: Any = ray.remote(num_cpus=config.resources.cpus_per_worker)(select_file)
     tasks = [
-        select.remote(file, output.path("clips", storage.name(file)), filters)
-        for file in _files(config)
+        select.remote(file, output.path("clips", storage.name(file)), filters, places)
+        for file, places in zip(files, copies, strict=True)
     ]
     parts = []
     with Progress(len(tasks), "select", "files") as progress:
@@ -104,22 +118,99 @@ def run(config: SelectConfig, output: Output) -> dict[str, Any]:
     return {**summary, "filters": configs.as_tree(filters), "thresholds": report}
 
 
-def select_file(source: str, target: str, filters: FiltersConfig) -> tuple[dict[str, Any], Against]:
+def _plan_copies(config: SelectConfig) -> str:
+    """Check what near-duplicates need, and say in one line what will be done about them.
+
+    Raises:
+        UserError: `against` names no finished clip tables, names the input, or is of no use; or a
+            table's hashes are of another kind.
+    """
+    bits = config.near_duplicate_bits
+    if bits is None:
+        if config.against:
+            raise UserError("against: is only used with near_duplicate_bits, which is not stated")
+        return "near-duplicates: kept"
+    own = artifact.read(config.input[0]).fingerprint
+    for uri in config.against:
+        if artifact.read(uri, ("clips",)).fingerprint == own:
+            raise UserError(f"against: {uri} is the input; its clips would be their own copies")
+    for uri in (*config.input, *config.against):
+        with storage.open_input(_files(uri)[0]) as source:
+            kind = (pq.read_schema(source).metadata or {}).get(b"longtake.phash", b"").decode()
+        if kind != phash.KIND:
+            raise UserError(f"{uri}: its hashes are {kind or 'none'}; expected {phash.KIND}")
+    tables = f" and of {len(config.against)} other tables" if config.against else ""
+    return f"near-duplicates: at most {bits} bits from an earlier clip of this table{tables}"
+
+
+def _find_copies(
+    config: SelectConfig, filters: FiltersConfig, files: list[str]
+) -> list[frozenset[int]]:
+    """Return for each file the places of the clips that are near-duplicates."""
+    if config.near_duplicate_bits is None:
+        return [frozenset()] * len(files)
+    read = ray.remote(num_cpus=config.resources.cpus_per_worker)(hashes_of)
+    earlier = [read.remote(file, None) for uri in config.against for file in _files(uri)]
+    own = [read.remote(file, filters) for file in files]
+    found = [ray.get(task) for task in (*earlier, *own)]
+    return near_places(found, config.near_duplicate_bits)[len(earlier) :]
+
+
+def hashes_of(source: str, filters: FiltersConfig | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places, int64, and hashes, uint64, of a file's clips that may be compared.
+
+    Args:
+        source: a file of a clip table.
+        filters: the thresholds; None takes the verdicts that the file has.
+    """
+    columns = [f"clips.list.element.{name}" for name in ("reason", "scores", "phash")]
+    all_places, all_hashes, before = [], [], 0
+    with storage.open_input(source) as file:
+        for batch in pq.ParquetFile(file).iter_batches(4096, columns=columns):
+            clips = batch.column("clips").flatten()
+            places, values = selection.hashes(clips, filters)
+            all_places.append(np.array(places, np.int64) + before)
+            all_hashes.append(np.array(values, np.uint64))
+            before += len(clips)
+    return (
+        np.concatenate([*all_places, np.empty(0, np.int64)]),
+        np.concatenate([*all_hashes, np.empty(0, np.uint64)]),
+    )
+
+
+def near_places(
+    files: Sequence[tuple[np.ndarray, np.ndarray]], max_bits: int
+) -> list[frozenset[int]]:
+    """Return the places of each file's near-duplicates, from its places and hashes."""
+    near = near_duplicates(np.concatenate([hashes for _, hashes in files]), max_bits)
+    ends = np.cumsum([len(places) for places, _ in files])[:-1]
+    return [
+        frozenset(places[mask].tolist())
+        for (places, _), mask in zip(files, np.split(near, ends), strict=True)
+    ]
+
+
+def select_file(
+    source: str, target: str, filters: FiltersConfig, copies: frozenset[int] = frozenset()
+) -> tuple[dict[str, Any], Against]:
     """Write one file of the table under `filters`; return its accounts and what is against clips.
 
     Args:
         source: a file of the input's table.
         target: the file to write.
         filters: the thresholds.
+        copies: places among the file's clips of those that are near-duplicates.
     """
-    accounts, against = [], Against()
+    accounts, against, before = [], Against(), 0
     with storage.open_input(source) as file, storage.open_output(target) as out:
         table = pq.ParquetFile(file)
         with pq.ParquetWriter(out, table.schema_arrow, compression="zstd") as writer:
             group: list[pa.RecordBatch] = []
             size_bytes = 0
             for batch in table.iter_batches(ROWS_AT_ONCE):
-                rows, reasons = reselect(batch, filters)
+                here = {place - before for place in copies}
+                rows, reasons = selection.reselect(batch, filters, here)
+                before += len(reasons)
                 accounts += _accounts(rows)
                 against.update(reasons)
                 group.append(rows)
@@ -173,9 +264,8 @@ def _accounts(rows: pa.RecordBatch) -> list[dict[str, Any]]:
     ]
 
 
-def _files(config: SelectConfig) -> list[str]:
-    """Return the files of the input's table, as its marker names them."""
-    uri = config.input[0]
+def _files(uri: str) -> list[str]:
+    """Return the files of a finished table, as its marker names them."""
     paths = [file["path"] for file in artifact.read(uri).files]
     files = [storage.join(uri, path) for path in paths if path.startswith("clips/")]
     gone = set(files).difference(storage.list_files(storage.join(uri, "clips")))
