@@ -61,6 +61,24 @@ def judge(clips: pa.StructArray, config: FiltersConfig) -> list[tuple[str, ...]]
     return [filters.reasons(scores, config) for scores in _scores(clips.field("scores"))]
 
 
+def with_scores(rows: pa.RecordBatch, found: dict[str, dict[str, float]]) -> pa.RecordBatch:
+    """Return the rows with scores put in place of those that clips had.
+
+    Args:
+        rows: of a clip table.
+        found: scores by their names, by clip_id; what is not there stays as it is.
+    """
+    clips = rows.column("clips")
+    flat = clips.flatten()
+    ids = flat.field("clip_id").to_pylist()
+    stored = flat.field("scores").to_pylist()
+    scores = [{**old, **found.get(clip_id, {})} for clip_id, old in zip(ids, stored, strict=True)]
+    starts = pa.array([0, *accumulate(clips.value_lengths().to_pylist())], pa.int32())
+    lists = pa.ListArray.from_arrays(starts, _replace(flat, {"scores": scores}), type=clips.type)
+    columns = [lists if name == "clips" else rows.column(name) for name in rows.schema.names]
+    return pa.RecordBatch.from_arrays(columns, schema=rows.schema)
+
+
 def hashes(clips: pa.StructArray, config: FiltersConfig | None) -> tuple[list[int], list[int]]:
     """Return which clips are to be compared with others, by place, and their perceptual hashes.
 

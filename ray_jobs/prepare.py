@@ -27,6 +27,7 @@ from infra.progress import Progress, say
 from ray_jobs.clip_tables import add_up, check_accounts, tally
 
 NAMES_SHOWN = 3
+_SCORED = "once ray_jobs.score has run"
 
 
 class PrepareConfig(JobConfig):
@@ -83,6 +84,10 @@ def _limits(filters: FiltersConfig) -> list[str]:
         f"filter letterbox: bars over at most {filters.letterbox.max_share:g} of the frame",
         f"filter motion: {filters.motion.min_score:g} to {filters.motion.max_score:g} of 255",
         f"filter blur: sharpness of at least {filters.blur.min_sharpness:g}",
+        f"filter safety: {_SCORED}, probability of at most {filters.safety.max_unsafe:g}",
+        f"filter text: {_SCORED}, over at most {filters.text.max_area:g} of the frame",
+        f"filter similarity: {_SCORED}, cosine of at least {filters.similarity.min_cosine:g}",
+        f"filter aesthetic: {_SCORED}, rating of at least {filters.aesthetic.min_score}",
     ]
     return [*lines, "scores only: no clip is filtered"] if filters.score_only else lines
 

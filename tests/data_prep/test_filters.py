@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from data_prep import filters
 from data_prep.filters import (
     FiltersConfig,
+    aesthetic,
     aspect,
     black,
     blur,
@@ -20,7 +21,11 @@ from data_prep.filters import (
     letterbox,
     motion,
     resolution,
+    safety,
+    similarity,
+    text,
 )
+from data_prep.filters.aesthetic import AestheticConfig
 from data_prep.filters.aspect import AspectConfig
 from data_prep.filters.black import BlackConfig
 from data_prep.filters.blur import BlurConfig
@@ -30,6 +35,9 @@ from data_prep.filters.frame_rate import FrameRateConfig
 from data_prep.filters.letterbox import LetterboxConfig
 from data_prep.filters.motion import MotionConfig
 from data_prep.filters.resolution import ResolutionConfig
+from data_prep.filters.safety import SafetyConfig
+from data_prep.filters.similarity import SimilarityConfig
+from data_prep.filters.text import TextConfig
 from data_prep.types import Scene, Scores, VideoInfo
 
 GOOD = Scores(
@@ -42,6 +50,10 @@ GOOD = Scores(
     letterbox_share=0.0,
     motion=5.0,
     sharpness=300.0,
+    unsafe=0.01,
+    text_area=0.0,
+    caption_similarity=0.3,
+    aesthetic=6.0,
 )
 BAD = {
     "low_resolution": {"short_side_px": 100.0},
@@ -53,10 +65,17 @@ BAD = {
     "letterbox": {"letterbox_share": 0.9},
     "still": {"motion": 0.0},
     "blurred": {"sharpness": 1.0},
+    "unsafe": {"unsafe": 0.9},
+    "text": {"text_area": 0.8},
+    "off_caption": {"caption_similarity": 0.05},
+    "unaesthetic": {"aesthetic": 2.0},
 }
 """One fault for each score, in the order of the filters."""
 STRICT = FiltersConfig(
-    letterbox=LetterboxConfig(max_share=0.5), blur=BlurConfig(min_sharpness=20.0)
+    letterbox=LetterboxConfig(max_share=0.5),
+    blur=BlurConfig(min_sharpness=20.0),
+    similarity=SimilarityConfig(min_cosine=0.2),
+    aesthetic=AestheticConfig(min_score=4.5),
 )
 """The filters that keep all by default, set to work."""
 
@@ -165,6 +184,18 @@ def test_motion_is_zero_for_a_still_and_the_step_for_a_step() -> None:
         (blur.verdict(0.0, BlurConfig()), None),
         (blur.verdict(19.9, BlurConfig(min_sharpness=20.0)), "blurred"),
         (blur.verdict(None, BlurConfig(min_sharpness=20.0)), None),
+        (safety.verdict(0.5, SafetyConfig()), None),
+        (safety.verdict(0.51, SafetyConfig()), "unsafe"),
+        (safety.verdict(None, SafetyConfig(max_unsafe=0.0)), None),
+        (text.verdict(0.2, TextConfig()), None),
+        (text.verdict(0.21, TextConfig()), "text"),
+        (text.verdict(None, TextConfig(max_area=0.0)), None),
+        (similarity.verdict(-1.0, SimilarityConfig()), None),
+        (similarity.verdict(0.19, SimilarityConfig(min_cosine=0.2)), "off_caption"),
+        (similarity.verdict(None, SimilarityConfig(min_cosine=0.2)), None),
+        (aesthetic.verdict(-9.0, AestheticConfig()), None),
+        (aesthetic.verdict(4.4, AestheticConfig(min_score=4.5)), "unaesthetic"),
+        (aesthetic.verdict(None, AestheticConfig(min_score=4.5)), None),
     ],
 )
 def test_verdicts(got: str | None, expected: str | None) -> None:
@@ -188,6 +219,19 @@ def test_every_score_is_asked_and_the_order_is_fixed() -> None:
         assert filters.verdict(faulty, STRICT) == reason
         faulty = replace(faulty, **{name: getattr(GOOD, name) for name in fault})
     assert faulty == GOOD
+
+
+def test_what_models_see_in_frames_makes_a_score() -> None:
+    assert text.score([0.1, 0.3]) == 0.2
+    assert safety.score([0.1, 0.7, 0.2]) == 0.7
+    assert similarity.score([0.25, 0.35]) == 0.3
+    assert aesthetic.score([4.0, 6.0]) == 5
+    assert {f.score([]) for f in (text, safety, similarity, aesthetic)} == {None}
+    left = np.array([[0, 0], [49, 0], [49, 99], [0, 99]])
+    assert text.area([], 100, 100) == 0
+    assert text.area([left], 100, 100) == text.area([left, left], 100, 100) == 0.5
+    right = left + np.array([50, 0])
+    assert text.area([left, right], 100, 100) == 1
 
 
 def test_score_only_keeps_whatever_is_wrong() -> None:

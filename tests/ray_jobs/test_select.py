@@ -20,6 +20,7 @@ from infra import config, storage
 from infra.errors import UserError
 from infra.job import describe, execute
 from ray_jobs import clip_tables, evaluate, tokenize
+from ray_jobs.clip_tables import threshold_report
 from ray_jobs.report import charts, sections
 from ray_jobs.report.inputs import read_all
 from ray_jobs.select import (
@@ -29,9 +30,7 @@ from ray_jobs.select import (
     near_places,
     resolve,
     select_file,
-    threshold_report,
 )
-from ray_jobs.select import _table as as_lines
 from tests.ray_jobs import clip_tables as made
 from tests.ray_jobs.report import synthetic
 
@@ -139,13 +138,15 @@ def test_costs_alone_and_together_by_hand() -> None:
         "kept": 5,
         "reasons": {"still": {"alone": 6, "only": 2}, "too_dark": {"alone": 5, "only": 1}},
     }
-    assert as_lines(report) == [
+    assert clip_tables.report_lines("select", report) == [
         "select: 5 of 12 clips kept",
         "  rejected for  alone  only it",
         "  still             6        2",
         "  too_dark          5        1",
     ]
-    assert as_lines(threshold_report(Counter({(): 3}))) == ["select: 3 of 3 clips kept"]
+    assert clip_tables.report_lines("select", threshold_report(Counter({(): 3}))) == [
+        "select: 3 of 3 clips kept"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,7 @@ def test_inputs_that_are_no_clip_table_are_refused(clips: str, tmp_path: Path) -
 
 
 def test_a_table_without_a_score_is_refused(clips: str, monkeypatch) -> None:
-    monkeypatch.setattr("ray_jobs.select.SCORES", ("motion", "colour"))
+    monkeypatch.setattr("ray_jobs.clip_tables.SCORES", ("motion", "colour"))
     with pytest.raises(UserError, match="has no score colour: made by an earlier version"):
         JOB.plan(_settings(clips))
 
