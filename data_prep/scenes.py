@@ -1,6 +1,6 @@
 """Shots: where one begins, found by a detector that is fed one frame at a time."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ from scenedetect import (
 )
 
 from data_prep.stitching import StitchConfig, Stitcher
+from data_prep.transnet import TransnetConfig, TransnetFinder
 from infra.config import Section
 
 
@@ -59,9 +60,9 @@ def _kind_stated(value: Any) -> Any:
     return {"kind": "adaptive", **value} if isinstance(value, dict) else value
 
 
+AnyDetector = AdaptiveConfig | ContentConfig | HashConfig | TransnetConfig
 DetectorConfig = Annotated[
-    Annotated[AdaptiveConfig | ContentConfig | HashConfig, Field(discriminator="kind")],
-    BeforeValidator(_kind_stated),
+    Annotated[AnyDetector, Field(discriminator="kind")], BeforeValidator(_kind_stated)
 ]
 
 
@@ -69,9 +70,35 @@ class ScenesConfig(Section):
     """Where shots begin."""
 
     detector: DetectorConfig = Field(default_factory=AdaptiveConfig)
-    """What finds cuts: kind `adaptive`, `content` or `hash`, each with keys of its own."""
+    """What finds cuts: kind `adaptive`, `content`, `hash` or `transnet`, each with its keys."""
     stitch: StitchConfig | None = None
     """Join shots again that were cut in error; None leaves every cut."""
+
+
+class _Finder(Protocol):
+    lag_frames: int
+
+    def push(self, frame_HWC: np.ndarray) -> list[int]: ...
+
+    def finish(self) -> list[int]: ...
+
+
+class _SceneDetect:
+    """A detector of PySceneDetect."""
+
+    def __init__(self, detector: SceneDetector, fps: float) -> None:
+        self._detector, self._fps, self._frame = detector, fps, 0
+        self.lag_frames = detector.event_buffer_length
+
+    def push(self, frame_HWC: np.ndarray) -> list[int]:
+        bgr = cv2.cvtColor(frame_HWC, cv2.COLOR_RGB2BGR)
+        found = self._detector.process_frame(FrameTimecode(self._frame, self._fps), bgr)
+        self._frame += 1
+        return [cut.frame_num for cut in found]
+
+    def finish(self) -> list[int]:
+        found = self._detector.post_process(FrameTimecode(max(0, self._frame - 1), self._fps))
+        return [cut.frame_num for cut in found]
 
 
 class CutFinder:
@@ -85,44 +112,41 @@ class CutFinder:
     def __init__(self, fps: float, config: ScenesConfig) -> None:
         if not fps > 0:
             raise ValueError(f"fps {fps}: allowed is above 0")
-        self._fps = fps
-        self._frame = 0
-        self._detector = _detector(config.detector)
-        lag_frames = self._detector.event_buffer_length
+        self._finder = _finder(config.detector, fps)
+        lag_frames = self._finder.lag_frames
         self._stitcher = Stitcher(config.stitch, lag_frames) if config.stitch else None
 
     def push(self, frame_HWC: np.ndarray) -> list[int]:
         """Take the next uint8 RGB frame; return the frames now found to begin a shot."""
-        bgr = cv2.cvtColor(frame_HWC, cv2.COLOR_RGB2BGR)
-        found = self._detector.process_frame(FrameTimecode(self._frame, self._fps), bgr)
-        self._frame += 1
-        cuts = [cut.frame_num for cut in found]
+        cuts = self._finder.push(frame_HWC)
         return cuts if self._stitcher is None else self._stitcher.push(frame_HWC, cuts)
 
     def finish(self) -> list[int]:
         """Return the cuts that only the film's end makes known."""
-        found = self._detector.post_process(FrameTimecode(max(0, self._frame - 1), self._fps))
-        cuts = [cut.frame_num for cut in found]
+        cuts = self._finder.finish()
         return cuts if self._stitcher is None else self._stitcher.finish(cuts)
 
 
-def _detector(config: AdaptiveConfig | ContentConfig | HashConfig) -> SceneDetector:
+def _finder(config: AnyDetector, fps: float) -> _Finder:
     match config:
         case AdaptiveConfig():
-            return AdaptiveDetector(
+            detector = AdaptiveDetector(
                 adaptive_threshold=config.ratio,
                 min_scene_len=config.min_scene_frames,
                 window_width=config.window_frames,
                 min_content_val=config.min_content,
             )
         case ContentConfig():
-            return ContentDetector(
+            detector = ContentDetector(
                 threshold=config.threshold, min_scene_len=config.min_scene_frames
             )
         case HashConfig():
-            return HashDetector(
+            detector = HashDetector(
                 threshold=config.threshold,
                 size=config.side_bits,
                 lowpass=config.lowpass,
                 min_scene_len=config.min_scene_frames,
             )
+        case TransnetConfig():
+            return TransnetFinder(config)
+    return _SceneDetect(detector, fps)

@@ -18,6 +18,8 @@ from data_prep.analysis import AnalysisConfig, analyse
 from data_prep.filters import FiltersConfig
 from data_prep.filters.duration import DurationConfig
 from data_prep.schemas import CLIP_TABLE
+from data_prep.transnet import TransnetConfig
+from data_prep.transnet import check as check_transnet
 from infra import config as configs
 from infra import storage
 from infra.artifact import Output
@@ -42,6 +44,8 @@ class PrepareConfig(JobConfig):
 def plan(config: PrepareConfig) -> list[str]:
     """Return what would be done; lists the inputs and opens none of the videos."""
     manifest = manifests.read(config.input)
+    if transnet := isinstance(config.analysis.scenes.detector, TransnetConfig):
+        check_transnet()
     uris = [entry.uri for entry in manifest.entries]
     known = [storage.size_bytes(u) for u in uris if "://" not in u and storage.exists(u)]
     more = f" and {len(uris) - NAMES_SHOWN} more" if len(uris) > NAMES_SHOWN else ""
@@ -54,7 +58,12 @@ def plan(config: PrepareConfig) -> list[str]:
         *_limits(config.analysis.filters),
         f"decode: {' then '.join(config.analysis.decode.decoders)}, given up after "
         f"{config.analysis.decode.stall_s:g} s without progress",
-        f"tasks: one a video, {config.resources.cpus_per_worker:g} CPUs each",
+        f"tasks: one a video, {config.resources.cpus_per_worker:g} CPUs each"
+        + (
+            f", {config.resources.gpus_per_worker:g} GPUs, in {config.resources.workers} actors"
+            if transnet
+            else ""
+        ),
     ]
 
 
@@ -116,16 +125,27 @@ def _analyse_all(table: pa.Table, config: PrepareConfig, output: Output) -> None
         say(f"prepare: {table.num_rows - todo.num_rows} videos were analysed by an earlier run")
     if not todo.num_rows:
         return
-    receipts = (
-        ray.data.from_arrow(todo.replace_schema_metadata())
-        .repartition(target_num_rows_per_block=1)
-        .map(
+    rows = ray.data.from_arrow(todo.replace_schema_metadata()).repartition(
+        target_num_rows_per_block=1
+    )
+    each: dict[str, Any] = {
+        "num_cpus": config.resources.cpus_per_worker,
+        "num_gpus": config.resources.gpus_per_worker or None,
+    }
+    if isinstance(config.analysis.scenes.detector, TransnetConfig):  # its network is kept loaded
+        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=config.resources.workers)
+        receipts = rows.map(
+            _Analyst,  # pyright: ignore[reportArgumentType] (a class, built once an actor)
+            fn_constructor_args=(config, folder),
+            compute=pool,
+            **each,
+        )
+    else:
+        receipts = rows.map(
             _analyse_one,  # pyright: ignore[reportArgumentType] (fn_args fills the rest)
             fn_args=(config.analysis, folder),
-            num_cpus=config.resources.cpus_per_worker,
-            num_gpus=config.resources.gpus_per_worker or None,
+            **each,
         )
-    )
     seconds, counts = 0.0, Counter[str]()
     done = table.num_rows - todo.num_rows
     with Progress(table.num_rows, "prepare", "videos", done=done) as progress:
@@ -141,6 +161,17 @@ def _analyse_one(row: dict[str, Any], config: AnalysisConfig, folder: str) -> di
     found = analyse(row["uri"], row["caption"], config)
     _write(storage.join(folder, f"{row['source_id']}.parquet"), _as_table([found]))
     return {"status": found["status"], "duration_s": found["duration_s"] or 0.0}
+
+
+class _Analyst:
+    def __init__(self, config: PrepareConfig, folder: str) -> None:
+        import torch
+
+        torch.set_num_threads(max(1, int(config.resources.cpus_per_worker)))
+        self._config, self._folder = config.analysis, folder
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return _analyse_one(row, self._config, self._folder)
 
 
 def _repeats(table: pa.Table, config: PrepareConfig, output: Output) -> set[str]:

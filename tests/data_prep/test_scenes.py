@@ -132,7 +132,7 @@ def test_a_detector_is_chosen_by_its_kind() -> None:
     assert chosen(kind="hash") == HashConfig()
     with pytest.raises(UserError, match=r"detector\.content\.ratio: unknown key"):
         chosen(kind="content", ratio=2.5)
-    with pytest.raises(UserError, match="'adaptive', 'content', 'hash'"):
+    with pytest.raises(UserError, match="'adaptive', 'content', 'hash', 'transnet'"):
         chosen(kind="magic")
 
 
