@@ -1,4 +1,6 @@
-"""Data preparation: pure functions from video bytes to table rows. No Ray, no torch.
+"""Data preparation: pure functions from video bytes to table rows. No Ray.
+
+No torch either, but where the optional TransNetV2 finds the cuts (:mod:`data_prep.transnet`).
 
 ```
  directory, archive or manifest                          one row is one video

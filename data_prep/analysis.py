@@ -199,7 +199,8 @@ class Survey:
 
     def finish(self, video_id: str) -> list[dict[str, Any]]:
         """Return the clips as rows of the table's list."""
-        self._close_shot(len(self._times))
+        for cut in (*self._cuts.finish(), len(self._times)):
+            self._close_shot(cut)
         fingerprint = self._config.fingerprint()
         return [self._clip(scene, jpeg, video_id, fingerprint) for scene, jpeg in self._found]
 

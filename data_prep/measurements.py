@@ -35,7 +35,8 @@ class Measurements:
         self._size = (0, 0)
         self._last_luma: np.ndarray | None = None
         self._frames, self._lumas, self._differences = array("q"), array("d"), array("d")
-        self._black, self._sharpnesses, self._hashes = array("b"), array("d"), array("Q")
+        self._black, self._sharpnesses = array("b"), array("d")
+        self._hashes: list[int | None] = []
         self._lit: list[letterbox.Span | None] = []
 
     def add(self, frame: int, frame_HWC: np.ndarray) -> None:
@@ -55,7 +56,8 @@ class Measurements:
     def of(self, clip: Scene) -> tuple[Scores, CropBox | None, str | None]:
         """Return a clip's scores, the box within its bars and its perceptual hash.
 
-        What needs a sample is None for a clip so short that it holds none.
+        What needs a sample is None for a clip so short that it holds none, and the hash also when
+        the middle sample is flat.
         """
         first, stop = map(int, np.searchsorted(self._frames, [clip.start_frame, clip.end_frame]))
         inside = slice(first, stop)
@@ -72,5 +74,5 @@ class Measurements:
             motion=motion.score(self._differences[first + 1 : stop]),
             sharpness=blur.score(self._sharpnesses[inside]),
         )
-        middle = phash.as_text(self._hashes[(first + stop) // 2]) if first < stop else None
-        return scores, box, middle
+        middle = self._hashes[(first + stop) // 2] if first < stop else None
+        return scores, box, None if middle is None else phash.as_text(middle)

@@ -5,7 +5,7 @@ from dataclasses import fields
 import pyarrow as pa
 
 from data_prep import phash
-from data_prep.filters import black, blur, letterbox, motion
+from data_prep.filters import aesthetic, black, blur, letterbox, motion, safety, similarity, text
 from data_prep.types import CropBox, Scores
 
 CLIPS_VERSION = "3"
@@ -62,6 +62,10 @@ CLIP_TABLE = pa.schema(
         "longtake.letterbox_scale": letterbox.SCALE,
         "longtake.motion_scale": motion.SCALE,
         "longtake.sharpness_scale": blur.SCALE,
+        "longtake.unsafe_scale": safety.SCALE,
+        "longtake.text_area_scale": text.SCALE,
+        "longtake.caption_similarity_scale": similarity.SCALE,
+        "longtake.aesthetic_scale": aesthetic.SCALE,
         "longtake.phash": phash.KIND,
     },
 )

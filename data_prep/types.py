@@ -110,3 +110,12 @@ class Scores:
     """Mean absolute luma difference between samples, 0 to 255; see ``filters.motion.SCALE``."""
     sharpness: float | None
     """Median variance of the Laplacian of luma, from 0; see ``filters.blur.SCALE``."""
+    unsafe: float | None = None
+    """Highest probability of a frame, 0 to 1; this and the next three by ``ray_jobs.score``, see
+    ``filters.safety.SCALE``."""
+    text_area: float | None = None
+    """Share of the frame within text boxes, 0 to 1; see ``filters.text.SCALE``."""
+    caption_similarity: float | None = None
+    """Cosine of caption and frames, -1 to 1; see ``filters.similarity.SCALE``."""
+    aesthetic: float | None = None
+    """Rating of frames by a linear head; see ``filters.aesthetic.SCALE``."""

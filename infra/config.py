@@ -34,7 +34,8 @@ class Resources(Section):
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
 
 
-def _as_tuple(value: Any) -> Any:
+def as_tuple(value: Any) -> Any:
+    """Return a single string or a list as a tuple: what a key of many values may be given as."""
     if isinstance(value, str):
         return (value,)
     return tuple(value) if isinstance(value, list) else value
@@ -50,7 +51,7 @@ class JobConfig(Section):
     input_keys: ClassVar[tuple[str, ...]] = ("input",)
     """The keys that name what the job reads: they count by content in a fingerprint."""
 
-    input: Annotated[tuple[Uri, ...], Field(min_length=1), BeforeValidator(_as_tuple)]
+    input: Annotated[tuple[Uri, ...], Field(min_length=1), BeforeValidator(as_tuple)]
     """One URI or a list of them: local paths or ``s3://``."""
     output: Uri
     """The URI of the artifact that the job makes."""

@@ -123,22 +123,22 @@ def describe(section: type[Section], prefix: str = "") -> list[str]:
         inner = _inner(field.annotation)
         default = "" if field.is_required() else f" = {_show(field.default)}"
         text = f"  {' '.join(field.description.split())}" if field.description else ""
-        if inner is not None:
+        if inner:
             lines.append(f"  {prefix}{key}:{text}")
-            lines += describe(inner[0], f"{prefix}{key}.{inner[1]}")
+            for below, place in inner:
+                lines += describe(below, f"{prefix}{key}.{place}")
         else:
             lines.append(f"  {prefix}{key}{default}{text}")
     return lines
 
 
-def _inner(annotation: Any) -> tuple[type[Section], str] | None:
+def _inner(annotation: Any) -> list[tuple[type[Section], str]]:
+    """Return the sections that a key may hold, several for a choice, and where below it."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation, ""
-    for argument in get_args(annotation):
-        if (found := _inner(argument)) is not None:
-            is_list = getattr(annotation, "__origin__", None) is tuple
-            return found[0], "0." if is_list else found[1]
-    return None
+        return [(annotation, "")]
+    is_list = getattr(annotation, "__origin__", None) is tuple
+    found = [pair for argument in get_args(annotation) for pair in _inner(argument)]
+    return [(section, "0." if is_list else place) for section, place in found]
 
 
 def _show(value: Any) -> str:

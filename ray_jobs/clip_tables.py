@@ -1,11 +1,28 @@
-"""What jobs know of a clip table beside its rows: the accounts, and the thresholds behind it."""
+"""What jobs know of a clip table: its files, accounts and thresholds, and how to judge it anew."""
 
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 
-from infra import storage
+from data_prep.filters import FiltersConfig
+from data_prep.filters.duration import CUTTING
+from data_prep.selection import SCORES
+from infra import artifact, storage
+from infra import config as configs
+from infra.config import Section
+from infra.errors import UserError
+from ray_jobs.parts import ROW_GROUP_BYTES
+
+ROWS_AT_ONCE = 64
+_COUNTED = ["status", "reason", "duration_s", "cpu_seconds", "peak_rss_bytes"]
+Against = Counter[tuple[str, ...]]
+"""Clips by all the reasons against them."""
+Judge = Callable[[pa.RecordBatch], tuple[pa.RecordBatch, list[tuple[str, ...]]]]
+"""Returns rows with other verdicts, and all reasons against each of their clips."""
 
 
 def tally(row: dict[str, Any]) -> dict[str, Any]:
@@ -62,3 +79,153 @@ def filters_of(uri: str) -> dict[str, Any]:
     return yaml.safe_load(storage.read_text(storage.join(uri, "config.yaml")))["analysis"][
         "filters"
     ]
+
+
+class _Stated(Section):
+    filters: FiltersConfig
+
+
+def resolve(inputs: Sequence[str], stated: dict[str, Any]) -> FiltersConfig:
+    """Return the thresholds of a finished clip table with those that are stated put over them.
+
+    Args:
+        inputs: of a job; exactly one.
+        stated: a tree of what is to change.
+
+    Raises:
+        UserError: the input is no finished clip table, a key or value is not allowed, or a
+            change would move where clips begin and end.
+    """
+    if len(inputs) != 1:
+        raise UserError(f"input: {len(inputs)} URIs; allowed is one artifact of kind clips")
+    artifact.read(inputs[0], ("clips",))
+    tree = filters_of(inputs[0])
+    before = configs.build(_Stated, {"filters": tree}).filters
+    after = configs.build(_Stated, {"filters": configs.merge(tree, stated)}).filters
+    for key in CUTTING:
+        was, now = getattr(before.duration, key), getattr(after.duration, key)
+        if was != now:
+            raise UserError(
+                f"filters.duration.{key}: {now} cuts other clips than the input's {was}, which "
+                "takes decoding; run prepare"
+            )
+    return after
+
+
+def changes(uri: str, filters: FiltersConfig) -> list[str]:
+    """Return one line a threshold, for people, with what it was in the table at `uri`."""
+    before = dict(_leaves(filters_of(uri)))
+    lines = []
+    for key, value in _leaves(configs.as_tree(filters)):
+        changed = f" (input: {before.get(key)})" if before.get(key) != value else ""
+        lines.append(f"filters.{key}: {value}{changed}")
+    return lines
+
+
+def files_of(uri: str) -> list[str]:
+    """Return the files of a finished table, as its marker names them.
+
+    Raises:
+        UserError: one is not there, or has not all scores.
+    """
+    paths = [file["path"] for file in artifact.read(uri).files]
+    files = [storage.join(uri, path) for path in paths if path.startswith("clips/")]
+    gone = set(files).difference(storage.list_files(storage.join(uri, "clips")))
+    if gone or not files:
+        raise UserError(f"{min(gone, default=uri)}: a file of the clip table is not there")
+    _check_scores(files[0])
+    return files
+
+
+def rewrite(
+    source: str, target: str, judge: Judge, metadata: dict[str, str] | None = None
+) -> tuple[dict[str, Any], Against]:
+    """Write one file of a table anew; return its accounts and what is against its clips.
+
+    Args:
+        source: a file of a clip table.
+        target: the file to write.
+        judge: is given the rows, some at a time and in order.
+        metadata: to add to the schema's.
+    """
+    accounts, against = [], Against()
+    with storage.open_input(source) as file, storage.open_output(target) as out:
+        table = pq.ParquetFile(file)
+        schema = table.schema_arrow
+        schema = schema.with_metadata({**(schema.metadata or {}), **(metadata or {})})
+        with pq.ParquetWriter(out, schema, compression="zstd") as writer:
+            group: list[pa.RecordBatch] = []
+            size_bytes = 0
+            for batch in table.iter_batches(ROWS_AT_ONCE):
+                rows, reasons = judge(batch)
+                accounts += _accounts(rows)
+                against.update(reasons)
+                group.append(rows)
+                size_bytes += rows.nbytes
+                if size_bytes >= ROW_GROUP_BYTES:
+                    writer.write_table(pa.Table.from_batches(group).cast(schema))
+                    group, size_bytes = [], 0
+            if group:
+                writer.write_table(pa.Table.from_batches(group).cast(schema))
+    return add_up(accounts), against
+
+
+def threshold_report(against: Against) -> dict[str, Any]:
+    """Return what each filter costs, from the clips by all the reasons against them.
+
+    Returns:
+        ``clips`` that were judged, ``kept`` under all filters together, and for each reason that
+        rejects any: ``alone``, the clips it rejects with all other filters off; ``only``, those
+        that would be kept if just this filter were off.
+    """
+    alone = Counter[str]()
+    for reasons, count in against.items():
+        alone.update(dict.fromkeys(reasons, count))
+    return {
+        "clips": against.total(),
+        "kept": against[()],
+        "reasons": {
+            reason: {"alone": count, "only": against[(reason,)]}
+            for reason, count in sorted(alone.items(), key=lambda item: (-item[1], item[0]))
+        },
+    }
+
+
+def report_lines(job: str, report: dict[str, Any]) -> list[str]:
+    """Return a threshold report as lines for people."""
+    rows = [("rejected for", "alone", "only it")]
+    rows += [(r, f"{n['alone']:,}", f"{n['only']:,}") for r, n in report["reasons"].items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [f"  {r:<{widths[0]}}  {a:>{widths[1]}}  {o:>{widths[2]}}" for r, a, o in rows]
+    kept = f"{job}: {report['kept']:,} of {report['clips']:,} clips kept"
+    return [kept, *lines] if report["reasons"] else [kept]
+
+
+def _accounts(rows: pa.RecordBatch) -> list[dict[str, Any]]:
+    clips = rows.column("clips")
+    reasons = iter(clips.flatten().field("reason").to_pylist())
+    return [
+        tally({**row, "clips": [{"reason": next(reasons)} for _ in range(count)]})
+        for row, count in zip(
+            rows.select(_COUNTED).to_pylist(), clips.value_lengths().to_pylist(), strict=True
+        )
+    ]
+
+
+def _check_scores(file: str) -> None:
+    with storage.open_input(file) as source:
+        clips = pq.read_schema(source).field("clips").type.value_type
+    stored = {field.name for field in clips.field("scores").type}
+    if missing := [name for name in SCORES if name not in stored]:
+        raise UserError(
+            f"{file}: has no score {', '.join(missing)}: made by an earlier version; "
+            "run prepare again"
+        )
+
+
+def _leaves(tree: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value

@@ -17,10 +17,14 @@ from pydantic import Field
 from data_prep import manifest as manifests
 from data_prep.analysis import AnalysisConfig, analyse
 from data_prep.filters import FiltersConfig
+from data_prep.filters.duration import DurationConfig
 from data_prep.schemas import CLIP_TABLE
+from data_prep.transnet import TransnetConfig
+from data_prep.transnet import check as check_transnet
+from infra import config as configs
 from infra import storage
 from infra.artifact import Output
-from infra.config import JobConfig
+from infra.config import JobConfig, Section
 from infra.errors import UserError
 from infra.job import Job, main
 from infra.progress import Progress, say
@@ -33,6 +37,7 @@ MOST_TASKS = 20_000
 """Each costs the driver about 9 KB; of more videos, several share a task, one after the other."""
 UNAVAILABLE = "unavailable"
 """A task's receipt when storage did not answer: the job stops, and no video is judged."""
+_SCORED = "once ray_jobs.score has run"
 
 
 class PrepareConfig(JobConfig):
@@ -49,6 +54,8 @@ def plan(config: PrepareConfig) -> list[str]:
     manifest = manifests.read(config.input, open_archives=False)
     count = manifest.table.num_rows
     uris = manifest.table["uri"].slice(0, SIZES_ASKED).to_pylist()
+    if transnet := isinstance(config.analysis.scenes.detector, TransnetConfig):
+        check_transnet()
     known = [storage.size_bytes(u) for u in uris if "://" not in u and storage.exists(u)]
     what = "videos and archives" if manifest.archives else "videos"
     more = f" and {count - NAMES_SHOWN} more" if count > NAMES_SHOWN else ""
@@ -56,13 +63,30 @@ def plan(config: PrepareConfig) -> list[str]:
         f"inputs: {count} {what}, {sum(known) / 1e6:.1f} MB ({len(known)} sizes known)",
         f"first: {', '.join(storage.name(u) for u in uris[:NAMES_SHOWN])}{more}",
         *manifest.notes,
-        f"cuts: adaptive, ratio {config.analysis.scenes.ratio:g}, "
-        f"at least {config.analysis.scenes.min_scene_frames} frames apart",
+        f"cuts: {_keys(config.analysis.scenes.detector)}",
+        *([f"stitching: {_keys(stitch)}"] if (stitch := config.analysis.scenes.stitch) else []),
         *_limits(config.analysis.filters),
         f"decode: {' then '.join(config.analysis.decode.decoders)}, given up after "
         f"{config.analysis.decode.stall_s:g} s without progress",
-        f"tasks: {min(count, MOST_TASKS)}, {config.resources.cpus_per_worker:g} CPUs each",
+        f"tasks: {min(count, MOST_TASKS)}, {config.resources.cpus_per_worker:g} CPUs each"
+        + (
+            f", {config.resources.gpus_per_worker:g} GPUs, in {config.resources.workers} actors"
+            if transnet
+            else ""
+        ),
     ]
+
+
+def _keys(section: Section) -> str:
+    return ", ".join(
+        str(value) if key == "kind" else f"{key} {value}"
+        for key, value in configs.as_tree(section).items()
+    )
+
+
+def _stride(duration: DurationConfig) -> str:
+    stride_s = duration.stride_s
+    return "end to end" if stride_s is None else f"one begins every {stride_s:g} s or sooner"
 
 
 def _limits(filters: FiltersConfig) -> list[str]:
@@ -72,13 +96,17 @@ def _limits(filters: FiltersConfig) -> list[str]:
         f"filter aspect: width/height {filters.aspect.min_ratio:g} to {filters.aspect.max_ratio:g}",
         f"filter frame rate: {filters.frame_rate.min_fps:g} to {filters.frame_rate.max_fps:g} "
         "frames/s",
-        f"filter duration: {filters.duration.min_s:g} to {filters.duration.max_s:g} s "
-        f"(longer shots are split), {filters.duration.edge_trim_frames} frames trimmed",
+        f"filter duration: {filters.duration.min_s:g} to {filters.duration.max_s:g} s (longer "
+        f"shots are split, {_stride(filters.duration)}), {filters.duration.trim_s:g} s trimmed",
         f"filter black: at most {filters.black.max_share:g} of the samples",
         f"filter brightness: mean luma of at least {filters.brightness.min_luma:g} of 255",
         f"filter letterbox: bars over at most {filters.letterbox.max_share:g} of the frame",
         f"filter motion: {filters.motion.min_score:g} to {filters.motion.max_score:g} of 255",
         f"filter blur: sharpness of at least {filters.blur.min_sharpness:g}",
+        f"filter safety: {_SCORED}, probability of at most {filters.safety.max_unsafe:g}",
+        f"filter text: {_SCORED}, over at most {filters.text.max_area:g} of the frame",
+        f"filter similarity: {_SCORED}, cosine of at least {filters.similarity.min_cosine:g}",
+        f"filter aesthetic: {_SCORED}, rating of at least {filters.aesthetic.min_score}",
     ]
     return [*lines, "scores only: no clip is filtered"] if filters.score_only else lines
 
@@ -115,16 +143,27 @@ def _analyse_all(table: pa.Table, config: PrepareConfig, output: Output) -> None
         say(f"prepare: {table.num_rows - todo.num_rows} videos were analysed by an earlier run")
     if not todo.num_rows:
         return
-    receipts = (
-        ray.data.from_arrow(todo.replace_schema_metadata())
-        .repartition(target_num_rows_per_block=-(-todo.num_rows // MOST_TASKS))
-        .map(
+    rows = ray.data.from_arrow(todo.replace_schema_metadata()).repartition(
+        target_num_rows_per_block=-(-todo.num_rows // MOST_TASKS)
+    )
+    each: dict[str, Any] = {
+        "num_cpus": config.resources.cpus_per_worker,
+        "num_gpus": config.resources.gpus_per_worker or None,
+    }
+    if isinstance(config.analysis.scenes.detector, TransnetConfig):  # its network is kept loaded
+        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=config.resources.workers)
+        receipts = rows.map(
+            _Analyst,  # pyright: ignore[reportArgumentType] (a class, built once an actor)
+            fn_constructor_args=(config, folder),
+            compute=pool,
+            **each,
+        )
+    else:
+        receipts = rows.map(
             _analyse_one,  # pyright: ignore[reportArgumentType] (fn_args fills the rest)
             fn_args=(config.analysis, folder),
-            num_cpus=config.resources.cpus_per_worker,
-            num_gpus=config.resources.gpus_per_worker or None,
+            **each,
         )
-    )
     seconds, counts = 0.0, Counter[str]()
     done = table.num_rows - todo.num_rows
     with Progress(table.num_rows, "prepare", "videos", done=done) as progress:
@@ -146,6 +185,17 @@ def _analyse_one(row: dict[str, Any], config: AnalysisConfig, folder: str) -> di
     except storage.Unavailable as error:
         return {"status": UNAVAILABLE, "duration_s": 0.0, "detail": str(error)}
     return {"status": found["status"], "duration_s": found["duration_s"] or 0.0, "detail": ""}
+
+
+class _Analyst:
+    def __init__(self, config: PrepareConfig, folder: str) -> None:
+        import torch
+
+        torch.set_num_threads(max(1, int(config.resources.cpus_per_worker)))
+        self._config, self._folder = config.analysis, folder
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return _analyse_one(row, self._config, self._folder)
 
 
 def _repeats(table: pa.Table, config: PrepareConfig, output: Output) -> set[str]:

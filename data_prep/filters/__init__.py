@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from data_prep.filters import (
+    aesthetic,
     aspect,
     black,
     blur,
@@ -18,7 +19,11 @@ from data_prep.filters import (
     letterbox,
     motion,
     resolution,
+    safety,
+    similarity,
+    text,
 )
+from data_prep.filters.aesthetic import AestheticConfig
 from data_prep.filters.aspect import AspectConfig
 from data_prep.filters.black import BlackConfig
 from data_prep.filters.blur import BlurConfig
@@ -28,6 +33,9 @@ from data_prep.filters.frame_rate import FrameRateConfig
 from data_prep.filters.letterbox import LetterboxConfig
 from data_prep.filters.motion import MotionConfig
 from data_prep.filters.resolution import ResolutionConfig
+from data_prep.filters.safety import SafetyConfig
+from data_prep.filters.similarity import SimilarityConfig
+from data_prep.filters.text import TextConfig
 from data_prep.types import Scores
 from infra.config import Section
 
@@ -55,6 +63,14 @@ class FiltersConfig(Section):
     """Stills and restless footage."""
     blur: BlurConfig = Field(default_factory=BlurConfig)
     """Focus."""
+    safety: SafetyConfig = Field(default_factory=SafetyConfig)
+    """Not safe for work; this and the next three once `ray_jobs.score` has run."""
+    text: TextConfig = Field(default_factory=TextConfig)
+    """Title cards and slides."""
+    similarity: SimilarityConfig = Field(default_factory=SimilarityConfig)
+    """Captions that say something else."""
+    aesthetic: AestheticConfig = Field(default_factory=AestheticConfig)
+    """Beauty."""
 
 
 def reasons(scores: Scores, config: FiltersConfig) -> tuple[str, ...]:
@@ -62,7 +78,7 @@ def reasons(scores: Scores, config: FiltersConfig) -> tuple[str, ...]:
 
     First what holds for the whole video (resolution, aspect, frame rate), then length, then the
     pictures from the plainest fault to the most doubtful scale (black, brightness, letterbox,
-    motion, blur).
+    motion, blur), and last what models say of them (safety, text, similarity, aesthetic).
     """
     if config.score_only:
         return ()
@@ -76,6 +92,10 @@ def reasons(scores: Scores, config: FiltersConfig) -> tuple[str, ...]:
         letterbox.verdict(scores.letterbox_share, config.letterbox),
         motion.verdict(scores.motion, config.motion),
         blur.verdict(scores.sharpness, config.blur),
+        safety.verdict(scores.unsafe, config.safety),
+        text.verdict(scores.text_area, config.text),
+        similarity.verdict(scores.caption_similarity, config.similarity),
+        aesthetic.verdict(scores.aesthetic, config.aesthetic),
     )
     return tuple(reason for reason in verdicts if reason is not None)
 

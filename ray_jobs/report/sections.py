@@ -49,6 +49,14 @@ SCORE_AXES = {
         "fine detail (variance of the Laplacian), higher is sharper",
         (("blur", "min_sharpness"),),
     ),
+    "unsafe": ("Not safe for work", "highest probability, 0–1", (("safety", "max_unsafe"),)),
+    "text_area": ("Text", "share of the frame, 0–1", (("text", "max_area"),)),
+    "caption_similarity": (
+        "Nearness to the caption",
+        "cosine by CLIP, −1 to 1",
+        (("similarity", "min_cosine"),),
+    ),
+    "aesthetic": ("Beauty", "rating by a linear head", (("aesthetic", "min_score"),)),
 }
 """Score -> title, axis, the keys of its limits."""
 FRAME_RANGES = {

@@ -199,7 +199,7 @@ class _Run:
         )
         ema = None if run.ema_decay is None else Ema(zero.masters(engine), run.ema_decay)
         if self.workers == 1 and not run.deepspeed.zero_stage:
-            engine.enable_backward_allreduce = False  # else it copies all gradients to and fro
+            engine.enable_backward_allreduce = False  # else it copies all gradients twice
         zero.own_writes(model)
         return _Engine(engine, optimizer, ema)
 

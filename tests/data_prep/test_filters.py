@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from data_prep import filters
 from data_prep.filters import (
     FiltersConfig,
+    aesthetic,
     aspect,
     black,
     blur,
@@ -20,7 +21,11 @@ from data_prep.filters import (
     letterbox,
     motion,
     resolution,
+    safety,
+    similarity,
+    text,
 )
+from data_prep.filters.aesthetic import AestheticConfig
 from data_prep.filters.aspect import AspectConfig
 from data_prep.filters.black import BlackConfig
 from data_prep.filters.blur import BlurConfig
@@ -30,6 +35,9 @@ from data_prep.filters.frame_rate import FrameRateConfig
 from data_prep.filters.letterbox import LetterboxConfig
 from data_prep.filters.motion import MotionConfig
 from data_prep.filters.resolution import ResolutionConfig
+from data_prep.filters.safety import SafetyConfig
+from data_prep.filters.similarity import SimilarityConfig
+from data_prep.filters.text import TextConfig
 from data_prep.types import Scene, Scores, VideoInfo
 
 GOOD = Scores(
@@ -42,6 +50,10 @@ GOOD = Scores(
     letterbox_share=0.0,
     motion=5.0,
     sharpness=300.0,
+    unsafe=0.01,
+    text_area=0.0,
+    caption_similarity=0.3,
+    aesthetic=6.0,
 )
 BAD = {
     "low_resolution": {"short_side_px": 100.0},
@@ -53,35 +65,84 @@ BAD = {
     "letterbox": {"letterbox_share": 0.9},
     "still": {"motion": 0.0},
     "blurred": {"sharpness": 1.0},
+    "unsafe": {"unsafe": 0.9},
+    "text": {"text_area": 0.8},
+    "off_caption": {"caption_similarity": 0.05},
+    "unaesthetic": {"aesthetic": 2.0},
 }
 """One fault for each score, in the order of the filters."""
 STRICT = FiltersConfig(
-    letterbox=LetterboxConfig(max_share=0.5), blur=BlurConfig(min_sharpness=20.0)
+    letterbox=LetterboxConfig(max_share=0.5),
+    blur=BlurConfig(min_sharpness=20.0),
+    similarity=SimilarityConfig(min_cosine=0.2),
+    aesthetic=AestheticConfig(min_score=4.5),
 )
 """The filters that keep all by default, set to work."""
 
 
-@given(
-    frames=st.integers(1, 400),
-    start=st.integers(0, 50),
-    max_s=st.floats(0.1, 20.0),
-    trim=st.integers(0, 30),
-)
-def test_windows_cover_what_the_trim_leaves_once(frames, start, max_s, trim) -> None:
-    times = [(start + k) / 25 for k in range(frames)]
-    shot = Scene(start, start + frames, times[0], (start + frames) / 25)
-    config = DurationConfig(min_s=0.0, max_s=max_s, edge_trim_frames=trim)
+@st.composite
+def _shots(draw, uneven: bool) -> tuple[Scene, list[float]]:
+    """A shot at 25 frames a second, or of frames that are shown for 4 to 200 ms."""
+    count, start = draw(st.integers(1, 400)), draw(st.integers(0, 50))
+    lengths = [0.04] * count
+    if uneven:
+        rng = np.random.default_rng(draw(st.integers(0, 99)))
+        lengths = rng.uniform(0.004, 0.2, count).tolist()
+    begins = [start / 25, *(start / 25 + np.cumsum(lengths)).tolist()]
+    return Scene(start, start + count, begins[0], begins[-1]), begins[:-1]
+
+
+@st.composite
+def _cutting(draw) -> DurationConfig:
+    max_s = draw(st.floats(0.5, 20.0))
+    stride_s = draw(st.none() | st.floats(0.1, max_s))
+    trim_s = draw(st.sampled_from([0.0, 0.3, 2.0]))
+    return DurationConfig(min_s=0.0, max_s=max_s, stride_s=stride_s, trim_s=trim_s)
+
+
+@pytest.mark.parametrize("uneven", [False, True])
+@given(data=st.data())
+def test_windows_cover_what_the_trim_leaves_and_none_is_short_or_long(uneven, data) -> None:
+    shot, times = data.draw(_shots(uneven))
+    config = data.draw(_cutting())
     clips = duration.windows(shot, times, config)
-    left = min(trim, (frames - 1) // 2)
-    assert clips[0].start_frame == start + left
-    assert clips[-1].end_frame == start + frames - left
-    for a, b in pairwise(clips):
-        assert (a.end_frame, a.end_s) == (b.start_frame, b.start_s)
-        assert a.duration_s > max_s - 1 / 25 - 1e-5  # full: one more frame would not fit
+    begins = [*times, shot.end_s]
+    frame_s = max(np.diff(begins))
+    inside = [
+        k
+        for k in range(len(times))
+        if begins[k] >= shot.start_s + config.trim_s - 1e-6
+        and begins[k + 1] <= shot.end_s - config.trim_s + 1e-6
+    ] or [(len(times) - 1) // 2]
+    assert clips[0].start_frame == shot.start_frame + inside[0]
+    assert clips[-1].end_frame == shot.start_frame + inside[-1] + 1
     for clip in clips:
-        assert clip.end_frame > clip.start_frame
-        assert clip.duration_s <= max_s + 1e-5
-        assert clip.duration_s == pytest.approx((clip.end_frame - clip.start_frame) / 25)
+        first, end = (frame - shot.start_frame for frame in (clip.start_frame, clip.end_frame))
+        assert (clip.start_s, clip.end_s) == (begins[first], begins[end])
+        assert 0 < clip.duration_s <= config.max_s + 1e-5
+        if len(clips) > 1:
+            assert clip.duration_s >= min(config.max_s / 2, config.max_s - frame_s) - frame_s - 1e-5
+    for a, b in pairwise(clips):
+        assert a.start_frame < b.start_frame <= a.end_frame < b.end_frame
+        if config.stride_s is None:
+            assert a.end_frame == b.start_frame
+        elif not uneven:  # else a window that lies within its neighbour may be left out
+            assert b.start_s - a.start_s <= config.stride_s + frame_s + 1e-5
+
+
+def test_windows_of_a_minute_and_a_second_are_two_halves() -> None:
+    times = [k / 25 for k in range(61 * 25)]
+    shot = Scene(0, len(times), 0.0, 61.0)
+    clips = duration.windows(shot, times, DurationConfig())
+    assert [(c.start_frame, c.end_frame) for c in clips] == [(0, 763), (763, 1525)]
+    clips = duration.windows(shot, times, DurationConfig(max_s=20.0, stride_s=10.0, trim_s=0.5))
+    assert [(c.start_s, c.end_s) for c in clips] == [
+        (0.52, 20.52),
+        (10.52, 30.52),
+        (20.52, 40.52),
+        (30.52, 50.52),
+        (40.52, 60.48),
+    ]
 
 
 def test_motion_is_zero_for_a_still_and_the_step_for_a_step() -> None:
@@ -123,6 +184,18 @@ def test_motion_is_zero_for_a_still_and_the_step_for_a_step() -> None:
         (blur.verdict(0.0, BlurConfig()), None),
         (blur.verdict(19.9, BlurConfig(min_sharpness=20.0)), "blurred"),
         (blur.verdict(None, BlurConfig(min_sharpness=20.0)), None),
+        (safety.verdict(0.5, SafetyConfig()), None),
+        (safety.verdict(0.51, SafetyConfig()), "unsafe"),
+        (safety.verdict(None, SafetyConfig(max_unsafe=0.0)), None),
+        (text.verdict(0.2, TextConfig()), None),
+        (text.verdict(0.21, TextConfig()), "text"),
+        (text.verdict(None, TextConfig(max_area=0.0)), None),
+        (similarity.verdict(-1.0, SimilarityConfig()), None),
+        (similarity.verdict(0.19, SimilarityConfig(min_cosine=0.2)), "off_caption"),
+        (similarity.verdict(None, SimilarityConfig(min_cosine=0.2)), None),
+        (aesthetic.verdict(-9.0, AestheticConfig()), None),
+        (aesthetic.verdict(4.4, AestheticConfig(min_score=4.5)), "unaesthetic"),
+        (aesthetic.verdict(None, AestheticConfig(min_score=4.5)), None),
     ],
 )
 def test_verdicts(got: str | None, expected: str | None) -> None:
@@ -146,6 +219,19 @@ def test_every_score_is_asked_and_the_order_is_fixed() -> None:
         assert filters.verdict(faulty, STRICT) == reason
         faulty = replace(faulty, **{name: getattr(GOOD, name) for name in fault})
     assert faulty == GOOD
+
+
+def test_what_models_see_in_frames_makes_a_score() -> None:
+    assert text.score([0.1, 0.3]) == 0.2
+    assert safety.score([0.1, 0.7, 0.2]) == 0.7
+    assert similarity.score([0.25, 0.35]) == 0.3
+    assert aesthetic.score([4.0, 6.0]) == 5
+    assert {f.score([]) for f in (text, safety, similarity, aesthetic)} == {None}
+    left = np.array([[0, 0], [49, 0], [49, 99], [0, 99]])
+    assert text.area([], 100, 100) == 0
+    assert text.area([left], 100, 100) == text.area([left, left], 100, 100) == 0.5
+    right = left + np.array([50, 0])
+    assert text.area([left, right], 100, 100) == 1
 
 
 def test_score_only_keeps_whatever_is_wrong() -> None:

@@ -17,7 +17,7 @@ from data_prep.filters.duration import DurationConfig
 from data_prep.filters.letterbox import LetterboxConfig
 from data_prep.filters.motion import MotionConfig
 from data_prep.measurements import Measurements
-from data_prep.scenes import ScenesConfig
+from data_prep.scenes import AdaptiveConfig, ScenesConfig
 from data_prep.schemas import CLIP_TABLE
 from data_prep.types import Scene, Scores, VideoInfo
 
@@ -28,7 +28,7 @@ STRICT = FiltersConfig(
 )
 
 
-UNCUT = ScenesConfig(min_content=255.0)
+UNCUT = ScenesConfig(detector=AdaptiveConfig(min_content=255.0))
 
 
 def _analyse(
@@ -139,3 +139,13 @@ def test_a_clip_without_a_sample_has_what_the_video_has() -> None:
     assert filters.verdict(scores, FiltersConfig(duration=DurationConfig(min_s=0.0))) is None
     scores, *_ = measurements.of(Scene(13, 26, 0.52, 1.04))
     assert scores.motion == 12  # the difference of frames 13 and 25 alone
+
+
+def test_a_clip_whose_middle_is_flat_has_no_hash(pictures) -> None:
+    measurements = Measurements(VideoInfo(4.0, 25.0, 640, 272, 100, "h264"))
+    for number, light in enumerate((1.0, 0.0, 1.0)):
+        measurements.add(number, np.uint8(pictures["bikes"][0] * light))
+    *_, flat = measurements.of(Scene(0, 3, 0.0, 0.12))
+    *_, lit = measurements.of(Scene(2, 3, 0.08, 0.12))
+    assert flat is None
+    assert lit is not None

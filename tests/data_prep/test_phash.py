@@ -6,9 +6,16 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.phash import as_text, phash
+from data_prep import phash as module
+from data_prep.phash import as_text
 
 NEAR, FAR = 4, 20
+
+
+def phash(luma_HW: np.ndarray) -> int:
+    value = module.phash(luma_HW)
+    assert value is not None
+    return value
 
 
 def _luma(frame_HWC: np.ndarray) -> np.ndarray:
@@ -58,3 +65,16 @@ def test_it_is_64_bits_in_16_digits(pictures) -> None:
     assert {value.bit_count() for value in values} == {32}  # half are above the median
     assert all(int(as_text(value), 16) == value for value in values)
     assert as_text(5) == "0000000000000005"
+
+
+def test_pictures_without_structure_have_no_hash(pictures) -> None:
+    rng = np.random.default_rng(0)
+    ramp = np.tile(np.linspace(20, 200, 256), (144, 1)).astype(np.uint8)
+    grey = np.full((144, 256), 80, np.uint8)
+    noisy = np.clip(rng.normal(80, 4, grey.shape), 0, 255).astype(np.uint8)
+    for flat in (grey, noisy, ramp):
+        assert module.phash(flat) is None
+    for frames in pictures.values():
+        for frame in frames[::24]:
+            assert module.phash(np.uint8(_luma(frame) * 0.3)) is not None
+            assert module.phash(np.uint8(60 + _luma(frame) * 0.02)) is None

