@@ -26,8 +26,6 @@ class Stage(Section):
     """CPUs that Ray sets aside for each; it uses as many threads, but at least one."""
     num_gpus: Annotated[float, Field(ge=0)] = 0.0
     """GPUs for each; a fraction shares one."""
-    batch_frames: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Frames that go through the model at once, of whatever videos."""
 
     @property
     def threads(self) -> int:
@@ -35,7 +33,14 @@ class Stage(Section):
         return max(1, int(self.num_cpus))
 
 
-class ClipStage(Stage):
+class BatchedStage(Stage):
+    """A model that looks at many frames at once."""
+
+    batch_frames: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Frames that go through the model at once, of whatever videos."""
+
+
+class ClipStage(BatchedStage):
     """CLIP: similarity to the caption, and with a head the aesthetic score."""
 
     weights: Weights | None = None
@@ -47,7 +52,7 @@ class ClipStage(Stage):
 class StagesConfig(Section):
     """The models, each off until one of its keys is stated; `stages.text={}` takes the defaults."""
 
-    safety: Stage | None = None
+    safety: BatchedStage | None = None
     """open_nsfw (extra `safety`, weights in the package)."""
     text: Stage | None = None
     """PP-OCR's text detector (extra `text`, weights in the package)."""

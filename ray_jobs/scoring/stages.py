@@ -16,7 +16,7 @@ from data_prep.filters import aesthetic, safety, similarity, text
 from data_prep.stills import stills
 from infra import storage
 from infra.errors import UserError, one_line
-from ray_jobs.scoring.config import ClipStage, Stage
+from ray_jobs.scoring.config import BatchedStage, ClipStage, Stage
 from ray_jobs.scoring.rows import Row, from_arrow, to_arrow, with_scores
 
 Pictures = list[np.ndarray]
@@ -64,7 +64,7 @@ def _filled(row: Row, decoder: Decoder, count: int, long_side_px: int) -> pa.Tab
 class SafetyActor:
     """Adds ``unsafe``."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: BatchedStage) -> None:
         """Load the model."""
         from models.scoring.unsafe import Unsafe
 
