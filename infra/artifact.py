@@ -21,6 +21,8 @@ from infra.errors import UserError
 MARKER = "artifact.json"
 UNFINISHED = "unfinished.json"
 SCHEMA_VERSION = 1
+NOT_COUNTED = ("resources", "projection")
+"""Keys of a config that say how to work, and change nothing in what is made."""
 _SMALL = 64 << 20  # bytes; a larger input file counts by name and size alone
 
 
@@ -90,13 +92,13 @@ def read(uri: str, kinds: tuple[str, ...] = ()) -> ArtifactInfo:
 def fingerprint(kind: str, config: configs.JobConfig) -> str:
     """Return 16 hex digits that change with the config or the inputs, and with nothing else.
 
-    ``output`` and ``resources`` do not count. An input that is an artifact counts by its own
-    fingerprint, so that a moved copy is the same input; a file by its name, size and (up to 64 MiB)
-    bytes; any other directory by the names and sizes below it.
+    ``output`` and what is in `NOT_COUNTED` do not count. An input that is an artifact counts by its
+    own fingerprint, so that a moved copy is the same input; a file by its name, size and (up to
+    64 MiB) bytes; any other directory by the names and sizes below it.
     """
     tree = configs.as_tree(config)
-    for key in ("output", "resources"):
-        tree.pop(key)
+    for key in ("output", *NOT_COUNTED):
+        tree.pop(key, None)
     for key in config.input_keys:
         value = tree[key]
         if isinstance(value, str):
@@ -196,7 +198,7 @@ def _refuse_other(uri: str, was: dict[str, Any], kind: str, config: configs.JobC
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
-        keys = [k for k in (*new, *(k for k in old if k not in new)) if k not in ("resources",)]
+        keys = [k for k in (*new, *(k for k in old if k not in new)) if k not in NOT_COUNTED]
         found = [_differences(old.get(k), new.get(k), f"{path}.{k}" if path else k) for k in keys]
         return [line for lines in found for line in lines]
     return [] if old == new else [path]

@@ -30,6 +30,8 @@ class Job(Generic[C]):
     """Returns what the job would do, line by line; reads little and writes nothing."""
     run: Callable[[C, artifact.Output], Summary]
     """Does the work in a Ray session, going on with what is at the output; returns the summary."""
+    project: Callable[[C], list[str]] | None = None
+    """Returns what the work would take, line by line; a dry run asks, and it may take a while."""
 
     def kind_of(self, settings: C) -> str:
         """Return the kind of the artifact that `settings` make."""
@@ -80,7 +82,9 @@ def _run(job: Job[Any], args: argparse.Namespace) -> None:
     settings = config.load(job.config, args.config, args.overrides)
     if args.dry_run:
         print(config.dump(settings), end="")
-        print("\n".join(["# plan:", *(f"#   {line}" for line in job.plan(settings))]))
+        print("\n".join(["# plan:", *(f"#   {line}" for line in job.plan(settings))]), flush=True)
+        if job.project is not None:
+            print("".join(f"#   {line}\n" for line in job.project(settings)), end="")
         return
     finished = artifact.look(job.kind_of(settings), settings) is artifact.State.FINISHED
     if not finished:

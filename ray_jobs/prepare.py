@@ -6,6 +6,9 @@ is not there.
 At the end the rows are merged, in the manifest's order, into ``clips/*.parquet``.
 """
 
+import math
+import os
+import time
 from collections import Counter
 from typing import Annotated, Any
 
@@ -15,9 +18,11 @@ import ray
 from pydantic import Field
 
 from data_prep import manifest as manifests
+from data_prep import projection as projections
 from data_prep.analysis import AnalysisConfig, analyse
 from data_prep.filters import FiltersConfig
 from data_prep.filters.duration import DurationConfig
+from data_prep.projection import ProjectionConfig
 from data_prep.schemas import CLIP_TABLE
 from data_prep.transnet import TransnetConfig
 from data_prep.transnet import check as check_transnet
@@ -47,6 +52,8 @@ class PrepareConfig(JobConfig):
     """How videos are cut and which clips are kept."""
     rows_per_file: Annotated[int, Field(ge=1)] = 512
     """Videos in one Parquet file of the clip table."""
+    projection: ProjectionConfig = ProjectionConfig()
+    """The sample by which a dry run says what the work will take."""
 
 
 def plan(config: PrepareConfig) -> list[str]:
@@ -118,8 +125,79 @@ def run(config: PrepareConfig, output: Output) -> dict[str, Any]:
     repeats = _repeats(table, config, output)
     summary = _merge(table, repeats, config, output)
     check_accounts(summary, table.num_rows)
+    foreseen = _foreseen(table, summary, config, output)
     storage.remove(output.path("analysed"))
-    return summary
+    return {**summary, **foreseen}
+
+
+def project(config: PrepareConfig) -> list[str]:
+    """Analyse a sample of the videos here, and return what all of them will take."""
+    table = manifests.read(config.input).table
+    places = projections.sample(
+        table["source_id"].to_pylist(), config.projection.videos, config.seed
+    )
+    if not places:
+        return []
+    begun_s = time.monotonic()
+    sampled = []
+    with Progress(len(places), "sample", "videos") as progress:
+        for row in table.take(places).to_pylist():
+            if sampled and time.monotonic() - begun_s > config.projection.seconds:
+                break
+            about = {name: row[name] for name in ("extra", "damage")}
+            found = analyse(row["uri"], row["caption"], config.analysis, **about)
+            sampled.append(projections.measures(found, _as_table([found]).nbytes))
+            progress.advance(1)
+    totals = projections.project(sampled, table.num_rows, config.seed)
+    cpus, each = config.projection.cpus or os.cpu_count() or 1, config.resources
+    wall = projections.wall_hours(totals["cpu_hours"], cpus, each.cpus_per_worker, table.num_rows)
+    lines = [*((name.replace("_", " "), total) for name, total in totals.items())]
+    lines.append((f"wall hours on {cpus:g} CPUs", wall))
+    if gpus := each.gpus_per_worker:  # a task holds its GPUs while it runs
+        busy = totals["cpu_hours"]
+        held = projections.Interval(busy.value * gpus, busy.low * gpus, busy.high * gpus)
+        lines.append(("GPU hours", held))
+    shown = f"{len(sampled)} of {table.num_rows} videos"
+    return [
+        f"projected from {shown}, with {projections.CONFIDENCE:.0%} intervals:",
+        *(f"  {name}: {t.value:.4g} ({t.low:.4g} to {t.high:.4g})" for name, t in lines),
+    ]
+
+
+def _foreseen(
+    table: pa.Table, summary: dict[str, Any], config: PrepareConfig, output: Output
+) -> dict[str, Any]:
+    """Return what the sample of a dry run says of the corpus, beside what came of it."""
+    ids = table["source_id"].to_pylist()
+    places = projections.sample(ids, config.projection.videos, config.seed)
+    if not places:
+        return {}
+    rows = [_read(storage.join(output.path("analysed"), f"{ids[p]}.parquet")) for p in places]
+    sampled = [projections.measures(row.to_pylist()[0], row.nbytes) for row in rows]
+    files = storage.list_files(output.path("clips"), (".parquet",))
+    actual = {
+        "cpu_hours": summary["cpu_seconds"] / 3600,
+        "source_hours": summary["source_seconds"] / 3600,
+        "output_gb": sum(map(storage.size_bytes, files)) / 1e9,
+        "kept_videos": summary["kept"],
+        "kept_clips": summary["clips"],
+    }
+    totals = projections.project(sampled, len(ids), config.seed)
+    return {
+        "projection": {
+            "videos": len(places),
+            **{
+                name: {
+                    "projected": total.value,
+                    "low": total.low,
+                    "high": total.high if math.isfinite(total.high) else None,
+                    "actual": actual[name],
+                    "error": total.value / actual[name] - 1 if actual[name] else None,
+                }
+                for name, total in totals.items()
+            },
+        }
+    }
 
 
 def _manifest(config: PrepareConfig, output: Output) -> pa.Table:
@@ -290,7 +368,7 @@ def _write(uri: str, table: pa.Table) -> None:
         pq.write_table(table, file, compression="zstd")
 
 
-JOB = Job(name="prepare", kind="clips", config=PrepareConfig, plan=plan, run=run)
+JOB = Job("prepare", "clips", PrepareConfig, plan, run, project)
 
 if __name__ == "__main__":
     main(JOB)

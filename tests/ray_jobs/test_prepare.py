@@ -47,6 +47,10 @@ def test_every_input_is_accounted_for(ray_session, videos: Path, tmp_path: Path)
     assert summary["quarantined"] == {"truncated": 1, "not_a_video": 1, "empty": 1}
     assert summary["clips"] == 4
     assert summary["source_seconds"] == pytest.approx(24.0, abs=0.1)
+    projection = summary["projection"]  # from all 6, so there is nothing to be wrong about
+    assert projection["videos"] == 6
+    for name in ("cpu_hours", "source_hours", "kept_clips"):
+        assert projection[name]["error"] == pytest.approx(0, abs=1e-3)
     assert artifact.read(str(tmp_path / "out")).counts["inputs"] == 6
     files = sorted((tmp_path / "out" / "clips").iterdir())
     assert [pq.read_metadata(file).num_rows for file in files] == [4, 2]
@@ -105,6 +109,18 @@ def test_corpus_and_table_may_be_on_s3(
     assert {row["extra"] for row in rows[:3]} == {'{"licence": "CC-BY"}'}
     assert rows[2]["detail"] == f"{root}/gone.mp4: not found"
     assert storage.list_files(f"{root}/out/analysed") == []
+
+
+def test_a_dry_run_projects_from_a_sample(videos: Path, tmp_path: Path) -> None:
+    sample = {"videos": 2, "cpus": 4}
+    lines = prepare.project(_settings(videos, tmp_path / "out", projection=sample))
+    assert lines[0] == "projected from 2 of 6 videos, with 95% intervals:"
+    assert [line.split(":")[0].strip() for line in lines[1:]] == [
+        *("cpu hours", "source hours", "output gb", "kept videos", "kept clips"),
+        "wall hours on 4 CPUs",
+    ]
+    assert not (tmp_path / "out").exists()
+    assert prepare.project(_settings(videos, tmp_path, projection={"videos": 0})) == []
 
 
 def test_plan_names_inputs_filters_and_thresholds(videos: Path, tmp_path: Path) -> None:
