@@ -225,7 +225,7 @@ class _Run:
                     self._check(loss, stage)
                 elif self.telemetry is not None:
                     self.telemetry.write(
-                        {"step": place.step, "stage": stage.name, "split": "skipped",
+                        {"step": place.step + 1, "stage": stage.name, "split": "skipped",
                          "reason": skipped}
                     )  # fmt: skip
                 place.stage_step += 1

@@ -47,10 +47,11 @@ def test_every_input_is_accounted_for(ray_session, videos: Path, tmp_path: Path)
     assert summary["quarantined"] == {"truncated": 1, "not_a_video": 1, "empty": 1}
     assert summary["clips"] == 4
     assert summary["source_seconds"] == pytest.approx(24.0, abs=0.1)
-    projection = summary["projection"]  # from all 6, so there is nothing to be wrong about
+    projection = summary["projection"]  # from all 6, so only the copy is not foreseen
     assert projection["videos"] == 6
-    for name in ("cpu_hours", "source_hours", "kept_clips"):
+    for name in ("cpu_hours", "source_hours"):
         assert projection[name]["error"] == pytest.approx(0, abs=1e-3)
+    assert (projection["kept_clips"]["projected"], projection["kept_clips"]["actual"]) == (7, 4)
     assert artifact.read(str(tmp_path / "out")).counts["inputs"] == 6
     files = sorted((tmp_path / "out" / "clips").iterdir())
     assert [pq.read_metadata(file).num_rows for file in files] == [4, 2]

@@ -18,6 +18,7 @@ from infra.job import execute
 from models import weights
 from ray_jobs import train_tokenizer
 from ray_jobs.training import launch as launching
+from ray_jobs.training.config import BadLossConfig
 from ray_jobs.training.loop import Work, train
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -164,6 +165,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert_same(output, straight)
 
 
+@pytest.mark.faults
 def test_a_run_goes_on_with_another_number_of_workers(
     straight: Path, killed: Path, pixels: str, tmp_path: Path
 ):
@@ -189,6 +191,24 @@ def test_a_loss_that_is_not_finite_stops_all_ranks(
     assert sorted(steps) == [2, 3]
 
 
+@pytest.mark.faults
+def test_a_bad_step_is_passed_over_by_policy(
+    ray_session: None, pixels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(launching, "train", nan_at_step_3_on_one_rank)
+    config = settings(pixels, tmp_path / "out", workers=2)
+    run = config.run.model_copy(update={"bad_loss": BadLossConfig(policy="skip")})
+    summary = execute(train_tokenizer.JOB, config.model_copy(update={"run": run}))
+    assert (summary["steps"], summary["skipped_steps"]) == (6, 1)
+    assert [step for step, _ in losses(tmp_path / "out")] == [1, 2, 3, 5, 6]
+    lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    (skipped,) = [r for r in map(json.loads, lines) if r["split"] == "skipped"]
+    assert skipped["step"] == 4
+    assert "the loss of step 4 (stage short) is not finite" in skipped["reason"]
+    assert not (tmp_path / "out" / "skipped.json").exists()
+
+
+@pytest.mark.faults
 def test_two_workers_equal_one(straight: Path, pixels: str, tmp_path: Path):
     output = tmp_path / "out"
     execute(train_tokenizer.JOB, settings(pixels, output, workers=2))
