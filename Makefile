@@ -4,7 +4,7 @@ VIDEOS ?=
 OUTPUT ?= outputs/demo
 RUN := .venv/bin/python
 
-.PHONY: help setup demo test faults check lock clean
+.PHONY: help setup demo test faults bench check lock clean
 
 help:
 	@echo "make demo                whole Loong pipeline, small, on real film, on CPU"
@@ -12,6 +12,7 @@ help:
 	@echo "make test                the tests (at most 10 minutes on two cores)"
 	@echo "make check               format, lint, types, import rules, spelling: what CI runs"
 	@echo "make faults              kill-and-resume tests (longer)"
+	@echo "make bench               benchmarks, each ending in one line of JSON (longer)"
 	@echo "make lock                pin requirements.lock anew from pyproject.toml"
 	@echo "make clean               remove outputs, caches and .venv"
 
@@ -32,6 +33,9 @@ test: setup
 
 faults: setup
 	$(RUN) -m pytest -m faults
+
+bench: setup
+	for name in prepare prepare_memory train; do $(RUN) -m tests.benchmarks.$$name || exit 1; done
 
 check: setup
 	.venv/bin/ruff format --check .
