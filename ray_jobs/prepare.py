@@ -6,6 +6,7 @@ is not there.
 At the end the rows are merged, in the manifest's order, into ``clips/*.parquet``.
 """
 
+import json
 import math
 import os
 import time
@@ -34,6 +35,7 @@ from infra.errors import UserError
 from infra.job import Job, main
 from infra.progress import Progress, say
 from ray_jobs.clip_tables import add_up, check_accounts, tally
+from ray_jobs.metrics import Prepared
 from ray_jobs.parts import ROW_GROUP_BYTES
 
 NAMES_SHOWN = 3
@@ -242,13 +244,15 @@ def _analyse_all(table: pa.Table, config: PrepareConfig, output: Output) -> None
             fn_args=(config.analysis, folder),
             **each,
         )
-    seconds, counts = 0.0, Counter[str]()
+    seconds, counts, metrics = 0.0, Counter[str](), Prepared(output.uri)
     done = table.num_rows - todo.num_rows
     with Progress(table.num_rows, "prepare", "videos", done=done) as progress:
         for receipt in receipts.iter_rows():
             if receipt["status"] == UNAVAILABLE:
                 raise UserError(f"{receipt['detail']}; the same command goes on from here")
-            seconds += receipt["duration_s"]
+            sums = json.loads(receipt["detail"])
+            metrics.add(sums)
+            seconds += sums["source_seconds"]
             counts[receipt["status"]] += 1
             said = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
             progress.advance(1, f"{seconds:.0f} s of film; {said}")
@@ -261,8 +265,8 @@ def _analyse_one(row: dict[str, Any], config: AnalysisConfig, folder: str) -> di
         found = analyse(row["uri"], row["caption"], config, **about)
         _write(storage.join(folder, f"{row['source_id']}.parquet"), _as_table([found]))
     except storage.Unavailable as error:
-        return {"status": UNAVAILABLE, "duration_s": 0.0, "detail": str(error)}
-    return {"status": found["status"], "duration_s": found["duration_s"] or 0.0, "detail": ""}
+        return {"status": UNAVAILABLE, "detail": str(error)}
+    return {"status": found["status"], "detail": json.dumps(tally(found))}
 
 
 class _Analyst:

