@@ -62,7 +62,7 @@ def execute(job: Job[C], settings: C) -> Summary:
 def main(job: Job[Any], argv: Sequence[str] | None = None) -> None:
     """Run a job from the command line and exit: 0 done, 2 bad input, 130 interrupted."""
     parser = _parser(job)
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)  # overrides may stand after an option
     run_and_exit(lambda: _run(job, args))
 
 

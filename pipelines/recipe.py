@@ -96,7 +96,7 @@ def main(
     )
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="wins over files")
     add_address(parser)
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)  # overrides may stand after an option
 
     def work() -> None:
         files = [str(PRESETS / system / f"{args.preset}.yaml"), *args.config]

@@ -115,7 +115,12 @@ def _limits(filters: FiltersConfig) -> list[str]:
         f"filter safety: {_SCORED}, probability of at most {filters.safety.max_unsafe:g}",
         f"filter text: {_SCORED}, over at most {filters.text.max_area:g} of the frame",
         f"filter similarity: {_SCORED}, cosine of at least {filters.similarity.min_cosine:g}",
-        f"filter aesthetic: {_SCORED}, rating of at least {filters.aesthetic.min_score}",
+        f"filter aesthetic: {_SCORED}, "
+        + (
+            "off"
+            if (least := filters.aesthetic.min_score) is None
+            else f"rating of at least {least}"
+        ),
     ]
     return [*lines, "scores only: no clip is filtered"] if filters.score_only else lines
 
@@ -153,7 +158,10 @@ def project(config: PrepareConfig) -> list[str]:
     totals = projections.project(sampled, table.num_rows, config.seed)
     cpus, each = config.projection.cpus or os.cpu_count() or 1, config.resources
     wall = projections.wall_hours(totals["cpu_hours"], cpus, each.cpus_per_worker, table.num_rows)
-    lines = [*((name.replace("_", " "), total) for name, total in totals.items())]
+    lines = [
+        (name.replace("_", " ").replace("cpu", "CPU").replace("gb", "GB"), total)
+        for name, total in totals.items()
+    ]
     lines.append((f"wall hours on {cpus:g} CPUs", wall))
     if gpus := each.gpus_per_worker:  # a task holds its GPUs while it runs
         busy = totals["cpu_hours"]

@@ -139,7 +139,7 @@ def test_a_dry_run_projects_from_a_sample(videos: Path, tmp_path: Path) -> None:
     lines = prepare.project(_settings(videos, tmp_path / "out", projection=sample))
     assert lines[0] == "projected from 2 of 6 videos, with 95% intervals:"
     assert [line.split(":")[0].strip() for line in lines[1:]] == [
-        *("cpu hours", "source hours", "output gb", "kept videos", "kept clips"),
+        *("CPU hours", "source hours", "output GB", "kept videos", "kept clips"),
         "wall hours on 4 CPUs",
     ]
     assert not (tmp_path / "out").exists()
