@@ -43,7 +43,9 @@ class Mp4Writer:
         self._stream = self._container.add_stream("libx264", rate=rate)
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = "yuv420p"
-        self._stream.options = {"crf": str(crf), "preset": "medium"}
+        # x264's macroblock tree reads memory that nobody wrote where frames are small: the same
+        # frames then give other bytes now and then
+        self._stream.options = {"crf": str(crf), "preset": "medium", "x264-params": "mbtree=0"}
         self.frames = 0
 
     def __enter__(self) -> Self:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -51,3 +52,16 @@ def test_enlarge_repeats_pixels() -> None:
     assert enlarge(frames, 2, "bicubic").shape == (2, 4, 6, 3)
     with pytest.raises(ValueError, match="factor 0"):
         enlarge(frames, 0)
+
+
+def test_the_same_frames_make_the_same_bytes(tmp_path: Path):
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 255, (21, 4, 4, 3)).astype(np.uint8)
+    frames = [cv2.resize(frame, (32, 32), interpolation=cv2.INTER_CUBIC) for frame in coarse]
+    made = set()
+    for number in range(40):
+        with Mp4Writer(tmp_path / f"{number}.mp4", 12, 32, 32) as movie:
+            for frame in frames:
+                movie.write(frame)
+        made.add((tmp_path / f"{number}.mp4").read_bytes())
+    assert len(made) == 1
