@@ -17,7 +17,8 @@ import numpy as np
 from pydantic import Field
 
 from data_prep import filters, probe
-from data_prep.decode import DecodeError, DecodeLimits, Decoder, Usage
+from data_prep.decode import Decoder
+from data_prep.decode_process import DecodeError, DecodeLimits, Usage
 from data_prep.filters import FiltersConfig, duration, motion
 from data_prep.measurements import Measurements
 from data_prep.scenes import CutFinder, ScenesConfig

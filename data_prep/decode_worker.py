@@ -1,7 +1,7 @@
 """The decoding child: reads requests on standard input, answers with frames on standard output.
 
-Run by :mod:`data_prep.decode` as ``python -m data_prep.decode_worker``. Video is untrusted input to
-large C libraries, so it is only ever opened here, in a process that may be killed.
+Run by :mod:`data_prep.decode_process` as ``python -m data_prep.decode_worker``. Video is untrusted
+input to large C libraries, so it is only ever opened here, in a process that may be killed.
 
 Request: one line of JSON, ``{"do": "probe" | "frames" | "span", "path": …, …}``.
 Answer: messages, each one line of JSON (``kind``, ``cpu_seconds``, ``peak_rss_bytes``, …); a

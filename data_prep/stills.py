@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from data_prep.decode import DecodeError, Decoder, fit
+from data_prep.decode import Decoder, fit
+from data_prep.decode_process import DecodeError
 
 
 def stills(

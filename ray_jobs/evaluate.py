@@ -19,7 +19,8 @@ import ray
 from pydantic import Field
 
 from data_prep import thumbnails
-from data_prep.decode import DecodeError, DecodeLimits, Decoder
+from data_prep.decode import Decoder
+from data_prep.decode_process import DecodeError, DecodeLimits
 from infra import storage
 from infra.artifact import Output
 from infra.config import JobConfig

@@ -16,7 +16,7 @@ import ray.data
 from pydantic import Field
 
 from data_prep import selection
-from data_prep.decode import DecodeLimits
+from data_prep.decode_process import DecodeLimits
 from data_prep.filters import FiltersConfig
 from infra import artifact, storage
 from infra import config as configs

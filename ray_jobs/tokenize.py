@@ -16,7 +16,8 @@ import torch
 from pydantic import Field
 
 from data_prep import shards
-from data_prep.decode import DecodeError, open_film
+from data_prep.decode import open_film
+from data_prep.decode_process import DecodeError
 from data_prep.sampling import TRAIN, VALIDATION, WindowConfig, held_out, window_starts
 from data_prep.text import TextTokenizer
 from infra import artifact, storage

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_prep.decode import DecodeError, DecodeLimits, Decoder
+from data_prep.decode import Decoder
+from data_prep.decode_process import DecodeError, DecodeLimits
 from data_prep.filters import aesthetic, safety, similarity, text
 from data_prep.stills import stills
 from infra import storage

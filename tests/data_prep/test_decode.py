@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
-from data_prep.decode import DecodeError, DecodeLimits, Decoder, decode, fit
+from data_prep.decode import Decoder, decode, fit
+from data_prep.decode_process import DecodeError, DecodeLimits, DecodeProcess
 from data_prep.film import Film
 from data_prep.types import FrameChunk
 from tests.data_prep import poison
@@ -106,14 +107,12 @@ def test_a_decoder_that_hangs_is_killed_and_reaped(tmp_path: Path, monkeypatch) 
     video = tmp_path / "a.mp4"
     video.write_bytes(b"\x1a\x45\xdf\xa3" + bytes(100))
     monkeypatch.setattr(
-        Decoder,
-        "_command",
+        DecodeProcess,
+        "command",
         staticmethod(lambda: (sys.executable, "-c", "while True: pass")),
     )
     decoder = Decoder(video, DecodeLimits(stall_s=0.3))
-    decoder._start()
-    assert decoder._process is not None
-    child = decoder._process.pid
+    child = decoder._child.start()
     with pytest.raises(DecodeError) as caught:
         decoder.probe()
     assert caught.value.reason == "decode_timeout"
@@ -301,7 +300,7 @@ worker.main()
 @pytest.mark.parametrize("then", ["while True: pass", "os.kill(os.getpid(), 11)", "1 / 0"])
 def test_pyav_goes_on_where_decord_hung_died_or_failed(film, monkeypatch, then: str) -> None:
     command = (sys.executable, "-c", _BREAKS_OFF.format(then=then))
-    monkeypatch.setattr(Decoder, "_command", staticmethod(lambda: command))
+    monkeypatch.setattr(DecodeProcess, "command", staticmethod(lambda: command))
     with Decoder(film(40, 40), DecodeLimits(stall_s=3.0)) as decoder:
         chunks = list(decoder.frames(long_side_px=64, chunk_frames=32))
         assert decoder.decoder == "pyav"

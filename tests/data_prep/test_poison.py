@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep.analysis import AnalysisConfig, analyse
-from data_prep.decode import DecodeLimits, Decoder
+from data_prep.decode_process import DecodeLimits, DecodeProcess
 from data_prep.schemas import CLIP_TABLE
 from infra import config
 from infra.job import execute
@@ -47,7 +47,7 @@ def test_each_poison_has_its_status_and_reason(corpus: Corpus) -> None:
 
 def test_a_child_that_never_answers_is_a_row_with_a_reason(corpus: Corpus, monkeypatch) -> None:
     silent = (sys.executable, "-c", "while True: pass")
-    monkeypatch.setattr(Decoder, "_command", staticmethod(lambda: silent))
+    monkeypatch.setattr(DecodeProcess, "command", staticmethod(lambda: silent))
     settings = AnalysisConfig(decode=DecodeLimits(stall_s=0.3))
     row = analyse(str(corpus[0] / "plain.mp4"), None, settings)
     assert (row["status"], row["reason"]) == ("quarantined", "decode_timeout")

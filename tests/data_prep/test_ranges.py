@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.decode import DecodeError, DecodeLimits, Decoder, decode_span, open_film
+from data_prep.decode import Decoder, decode_span, open_film
+from data_prep.decode_process import DecodeError, DecodeLimits, DecodeProcess
 from infra import storage
 from infra.storage import Ranges
 from tests.data_prep import poison
@@ -87,7 +88,9 @@ def test_storage_that_fails_ends_the_child_and_says_so(film) -> None:
 def test_a_child_gone_bad_gets_nothing(monkeypatch, read: dict, reason: str) -> None:
     message = {"kind": "read", "peak_rss_bytes": 0, **read}
     lines = f"import json, sys, time\nprint(json.dumps({message!r}), flush=True)\ntime.sleep(99)"
-    monkeypatch.setattr(Decoder, "_command", staticmethod(lambda: (sys.executable, "-c", lines)))
+    monkeypatch.setattr(
+        DecodeProcess, "command", staticmethod(lambda: (sys.executable, "-c", lines))
+    )
     ranges = Ranges(3_200_000, lambda at, count: bytes(count))
     with Decoder("film", DecodeLimits(stall_s=2.0), ranges) as decoder:
         with pytest.raises(DecodeError) as caught:

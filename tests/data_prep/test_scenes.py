@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scenedetect import (
     AdaptiveDetector,
@@ -18,7 +18,8 @@ from scenedetect import (
 
 from data_prep import samples
 from data_prep.analysis import AnalysisConfig, analyse
-from data_prep.decode import DecodeLimits, decode
+from data_prep.decode import decode
+from data_prep.decode_process import DecodeLimits
 from data_prep.phash import phash
 from data_prep.scenes import AdaptiveConfig, ContentConfig, CutFinder, HashConfig, ScenesConfig
 from data_prep.stitching import StitchConfig, Stitcher
@@ -162,7 +163,6 @@ def test_a_flash_is_stitched_and_true_cuts_stay(shots, pictures, kind: str) -> N
     assert _f1(stitched, known, 2) >= 0.97
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_stitched_cuts_are_some_of_the_cuts(pictures, data) -> None:
     draw = data.draw

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.decode import DecodeError, Decoder, decode
+from data_prep.decode import Decoder, decode
+from data_prep.decode_process import DecodeError
 from data_prep.encode import Mp4Writer
 from data_prep.stills import stills
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from data_prep import manifest, tars
 from data_prep.analysis import AnalysisConfig, analyse
-from data_prep.decode import DecodeLimits
+from data_prep.decode_process import DecodeLimits
 from infra import storage
 from infra.errors import UserError
 
