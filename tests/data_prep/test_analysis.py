@@ -140,7 +140,7 @@ def test_a_pipe_that_never_ends_does_not_hang(tmp_path: Path) -> None:
     assert analyse(str(tmp_path / "pipe.mp4"), None, CONFIG)["reason"] == "not_a_video"
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.binary(max_size=300), st.sampled_from([b"", b"\0\0\0\x20ftypisom", b"\x1a\x45\xdf\xa3"]))
 def test_no_bytes_make_analysis_raise(tmp_path_factory, data: bytes, head: bytes) -> None:
     path = tmp_path_factory.mktemp("fuzz") / "a.mp4"

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep import transnet
@@ -97,7 +97,6 @@ class _Recording(TransnetFinder):
         return np.zeros((len(windows), STEP), np.float32)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 700))
 def test_windows_are_the_published_ones_for_films_of_any_length(frames: int) -> None:
     finder = _Recording()
