@@ -15,7 +15,9 @@ from infra.artifact import Output
 from infra.config import JobConfig, Resources
 from infra.errors import UserError
 from ray_jobs.training import config as settings
-from ray_jobs.training.loop import SKIPPED, STOPPED, Work, held_out, train
+from ray_jobs.training.bad_loss import SKIPPED, STOPPED
+from ray_jobs.training.batches import held_out
+from ray_jobs.training.loop import Work, train
 from ray_jobs.training.optimizer import matches, parameter_groups, recompute_activations
 from ray_jobs.training.task import Task
 

@@ -1,8 +1,6 @@
 """The stage loop that every Ray Train worker runs."""
 
 import contextlib
-import math
-import statistics
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,27 +10,24 @@ from typing import Any, cast
 
 import deepspeed
 import ray.train
-import ray.train.torch
 import torch
-import torch.distributed as dist
 from torch.utils.flop_counter import FlopCounterMode
 
 from data_prep.loader import Loader, Sample
 from data_prep.sampling import TRAIN, VALIDATION
 from infra import storage
-from infra.errors import UserError
 from infra.progress import Progress, say
 from infra.seeding import derive
 from ray_jobs.metrics import Trained
-from ray_jobs.training import checkpoints, telemetry, zero
+from ray_jobs.training import bad_loss, batches, checkpoints, telemetry, zero
+from ray_jobs.training.bad_loss import BadLoss, Skipped
 from ray_jobs.training.checkpoints import Place
 from ray_jobs.training.config import RunConfig, StageConfig, deepspeed_dict
 from ray_jobs.training.ema import Ema
 from ray_jobs.training.optimizer import adamw, matches, recompute_activations
+from ray_jobs.training.ranks import any_rank, mean_over_ranks
 from ray_jobs.training.task import Task
 
-STOPPED = "stopped.json"
-SKIPPED = "skipped.json"
 EMA_FOLDER = "ema"
 
 
@@ -51,21 +46,13 @@ class Work:
     threads: int
 
 
-class BadLoss(Exception):
-    """A loss that the run's policy does not let pass; every rank raises it at the same step."""
-
-    def __init__(self, step: int, reason: str) -> None:
-        super().__init__(reason)
-        self.step, self.reason = step, reason
-
-
 def train(settings: dict[str, Any]) -> None:
     """Train through all stages, from the last whole checkpoint (the Ray Train loop)."""
     work: Work = settings["work"]
     torch.set_num_threads(work.threads)
     rank = ray.train.get_context().get_world_rank()
     workers = ray.train.get_context().get_world_size()
-    skipped = _Skipped(work, rank)
+    skipped = Skipped(work.output, work.run.bad_loss, rank)
     while True:
         with _last_whole(rank, workers) as folder:
             place = checkpoints.read_place(folder) if folder else Place()
@@ -76,32 +63,6 @@ def train(settings: dict[str, Any]) -> None:
             except BadLoss as bad:
                 if not skipped.add(bad):
                     return
-
-
-class _Skipped:
-    """The steps that are passed over, known to all ranks and written down by the first."""
-
-    def __init__(self, work: Work, rank: int) -> None:
-        self._work, self._rank = work, rank
-        uri = storage.join(work.output, SKIPPED)
-        known = storage.read_json(uri) if storage.exists(uri) else {}
-        self.steps: dict[int, str] = {int(step): reason for step, reason in known.items()}
-
-    def add(self, bad: BadLoss) -> bool:
-        """Take in a bad step, and return whether the run goes on."""
-        policy = self._work.run.bad_loss
-        go_on = policy.policy == "skip" and len(self.steps) < policy.most_skipped
-        if go_on:
-            self.steps[bad.step] = bad.reason
-        if self._rank == 0:
-            say(f"{bad.reason}; {'going back to pass over it' if go_on else 'stopping'}")
-            if go_on:
-                storage.write_json(storage.join(self._work.output, SKIPPED), self.steps)
-            else:
-                stopped = {"step": bad.step, "reason": bad.reason}
-                storage.write_json(storage.join(self._work.output, STOPPED), stopped)
-        _any_rank(False)  # wait until it is written
-        return go_on
 
 
 @contextlib.contextmanager
@@ -117,17 +78,10 @@ def _last_whole(rank: int, workers: int) -> Iterator[str | None]:
             found = checkpoints.problem(folder, rank, workers)
             if found is not None:
                 say(f"{checkpoint.path}: damaged ({found}); going back to the one before")
-            if not _any_rank(found is not None):
+            if not any_rank(found is not None):
                 yield folder
                 return
     yield None
-
-
-def _any_rank(flag: bool) -> bool:
-    """Return whether `flag` is set on any rank; every rank calls this."""
-    flags = torch.tensor(int(flag), device=ray.train.torch.get_device())
-    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-    return bool(flags.item())
 
 
 @dataclass(frozen=True)
@@ -212,22 +166,22 @@ class _Run:
         work, place, run = self.work, self.place, self.work.run
         seed = derive(work.seed, "stage", stage.name)
         loader = Loader(work.data, TRAIN, stage.data, stage.steps, stage.batch_size, seed)
-        judged = held_out(work.data, stage, run.validation_windows)
+        judged = batches.held_out(work.data, stage, run.validation_windows)
         bar = Progress(stage.steps, stage.name, "steps", done=place.stage_step)
         with ThreadPoolExecutor(1) as ahead, bar if self.rank == 0 else contextlib.nullcontext():
-            batches = _prefetched(
+            coming = batches.prefetched(
                 ahead, loader, place.stage_step, stage.steps, self.rank, self.workers
             )
             engine.module.train()
             window = telemetry.Window()
-            for samples in batches:
+            for samples in coming:
                 window.waited()
                 skipped = self.skipped.get(place.step)
                 if skipped is None:
                     flops = self._count(engine, stage, samples)
                     loss, metrics, units = self._step(engine, stage, samples)
                     window.stepped(loss, metrics, units, flops)
-                    self._check(loss, stage)
+                    self._check(loss, stage.name)
                 elif self.telemetry is not None:
                     self.telemetry.write(
                         {"step": place.step + 1, "stage": stage.name, "split": "skipped",
@@ -282,24 +236,14 @@ class _Run:
             self.flops[shape] = 3.0 * counter.get_total_flops()
         return self.flops[shape] * len(samples)
 
-    def _check(self, loss: float, stage: StageConfig) -> None:
+    def _check(self, loss: float, stage: str) -> None:
         """Raise BadLoss on all ranks together, before a checkpoint keeps what the step has done."""
-        mean = telemetry.mean_over_workers([loss])[0]
-        place, policy = self.place, self.work.run.bad_loss
-        where = f"the loss of step {place.step + 1} (stage {stage.name})"
-        reason = None
-        if not math.isfinite(mean):
-            reason = f"{where} is not finite"
-        elif policy.spike_ratio and len(place.losses) == policy.spike_window:
-            usual = statistics.median(place.losses)
-            if mean > policy.spike_ratio * usual:
-                reason = f"{where} is {mean:.4g}, {mean / usual:.1f} times the usual {usual:.4g}"
-        if reason is None:
-            place.losses = [*place.losses, mean][-policy.spike_window :]
-            return
-        if self.telemetry is not None:
-            self.telemetry.flush()
-        raise BadLoss(place.step, reason)
+        try:
+            bad_loss.check(mean_over_ranks([loss])[0], stage, self.place, self.work.run.bad_loss)
+        except BadLoss:
+            if self.telemetry is not None:
+                self.telemetry.flush()
+            raise
 
     def _log(
         self, engine: deepspeed.DeepSpeedEngine, stage: StageConfig, figures: telemetry.Figures
@@ -360,7 +304,8 @@ class _Run:
         )
 
     def _finish(self, engine: _Engine, state: dict[str, torch.Tensor]) -> None:
-        samples = held_out(self.work.data, self.work.stages[-1], self.work.run.validation_windows)
+        work = self.work
+        samples = batches.held_out(work.data, work.stages[-1], work.run.validation_windows)
         judged = self._judge(engine.module, samples)
         average = None
         if engine.ema is not None:
@@ -370,10 +315,10 @@ class _Run:
             return
         figures, pictures = judged
         for name, png in pictures.items():
-            storage.write_bytes(storage.join(self.work.output, "samples", name), png)
-        self._export(state, self.work.output)
+            storage.write_bytes(storage.join(work.output, "samples", name), png)
+        self._export(state, work.output)
         if average is not None:
-            self._export(average, storage.join(self.work.output, EMA_FOLDER))
+            self._export(average, storage.join(work.output, EMA_FOLDER))
         parameters = dict(engine.module.named_parameters())
         summary = {
             "parameters": sum(state[name].numel() for name in parameters),
@@ -382,7 +327,7 @@ class _Run:
             "training_seconds": round(self.place.seconds, 1),
             "validation": figures,
         }
-        storage.write_json(storage.join(self.work.output, "training.json"), summary)
+        storage.write_json(storage.join(work.output, "training.json"), summary)
 
     def _export(self, state: dict[str, torch.Tensor], uri: str) -> None:
         with tempfile.TemporaryDirectory(prefix="longtake-") as folder:
@@ -394,46 +339,3 @@ def _grad_norm(engine: deepspeed.DeepSpeedEngine) -> dict[str, float]:
     """Return the norm before clipping; DeepSpeed keeps none where ZeRO is off."""
     norm = engine.get_global_grad_norm()
     return {} if norm is None else {"grad_norm": float(norm)}
-
-
-def held_out(uri: str, stage: StageConfig, count: int) -> list[Sample]:
-    """Return up to `count` validation samples of each of the stage's lengths, longest first.
-
-    Few clips of a small corpus are long; shorter windows bring in the others.
-
-    Raises:
-        UserError: nothing is held out in any of the stage's lengths.
-    """
-    samples: list[Sample] = []
-    for mix in sorted(stage.data, key=lambda mix: -mix.frames):
-        with contextlib.suppress(UserError):
-            samples += Loader(uri, VALIDATION, [mix], 1, 1, seed=0).first(count)
-    if not samples:
-        lengths = ", ".join(str(mix.frames) for mix in stage.data)
-        raise UserError(
-            f"{uri}: no validation clip of {lengths} frames; hold out more (validation_share), "
-            "or train on shorter clips"
-        )
-    return samples
-
-
-def _prefetched(
-    ahead: ThreadPoolExecutor, loader: Loader, first: int, steps: int, rank: int, workers: int
-) -> Iterator[list[Sample]]:
-    """Yield the batches of steps `first` … `steps`, reading one ahead."""
-    coming = ahead.submit(_batch, loader, first, rank, workers) if first < steps else None
-    for step in range(first, steps):
-        assert coming is not None
-        batch = coming.result()
-        ahead_of = step + 1
-        coming = ahead.submit(_batch, loader, ahead_of, rank, workers) if ahead_of < steps else None
-        yield batch
-
-
-def _batch(loader: Loader, step: int, rank: int, workers: int) -> list[Sample]:
-    """Return a batch, each sample with a ``seed`` that does not depend on who reads it."""
-    samples = loader.batch(step, rank, workers)
-    first = rank * len(samples)
-    for place, sample in enumerate(samples, first):
-        sample["seed"] = derive(loader.seed, "sample", step, place)
-    return samples

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch.utils.tensorboard import SummaryWriter
 
 from infra import storage
 from ray_jobs.metrics import Trained
+from ray_jobs.training.ranks import mean_over_ranks
 
 PEAK_TFLOPS = {"H200": 989.5, "H100": 989.5, "A100": 312.0, "B200": 2250.0, "L40S": 362.0}
 """Dense bf16, from the vendors' sheets (SXM where there are several), by part of the name."""
@@ -73,7 +73,7 @@ class Window:
         """Return the window's figures (every worker calls this) and begin the next."""
         names = sorted(self._metrics)
         means = [_mean(self._losses), *(_mean(self._metrics[name]) for name in names)]
-        loss, *rest = mean_over_workers(means)
+        loss, *rest = mean_over_ranks(means)
         figures = Figures(
             loss=loss,
             metrics=dict(zip(names, rest, strict=True)),
@@ -150,13 +150,3 @@ def memory() -> dict[str, float]:
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
-
-
-def mean_over_workers(values: list[float]) -> list[float]:
-    """Return the mean of each value over all ranks (every rank calls this)."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return values
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    tensor = torch.tensor(values, dtype=torch.float64, device=device)
-    dist.all_reduce(tensor)
-    return (tensor / dist.get_world_size()).tolist()

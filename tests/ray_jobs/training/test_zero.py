@@ -19,9 +19,9 @@ import torch.multiprocessing as spawning
 from safetensors.torch import load_file, save_file
 
 from data_prep.loader import Loader, Mix
-from ray_jobs.training import checkpoints, zero
+from ray_jobs.training import batches, checkpoints, zero
 from ray_jobs.training.config import DeepSpeedConfig, RunConfig
-from ray_jobs.training.loop import Place, Work, _batch, _Engine, _Run
+from ray_jobs.training.loop import Place, Work, _Engine, _Run
 from tests.ray_jobs.training import runs
 
 pytestmark = pytest.mark.timeout(600)
@@ -75,7 +75,7 @@ class Trial:
     def steps(self, run: _Run, engine: _Engine, until: int) -> list[float]:
         losses = []
         while run.place.step < until:
-            samples = _batch(self.loader, run.place.step, self.rank, RANKS)
+            samples = batches.batch(self.loader, run.place.step, self.rank, RANKS)
             losses.append(run._step(engine, self.stage, samples)[0])
             run.place.step += 1
             run.place.stage_step += 1
@@ -111,7 +111,7 @@ def work_of_rank(rank: int, port: int, data: dict[str, str], folder: str) -> Non
         losses += trial.steps(run, engine, STEPS)
         straight = states(engine)
         with torch.no_grad(), zero.own_writers_whole(engine.module.eval()):
-            trial.work.task.validate(engine.module, _batch(trial.loader, 0, 0, 1))
+            trial.work.task.validate(engine.module, batches.batch(trial.loader, 0, 0, 1))
         engine.deepspeed.destroy()
         run, engine = trial.begin(saved)
         again = trial.steps(run, engine, STEPS)

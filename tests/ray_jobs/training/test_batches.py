@@ -1,9 +1,7 @@
-"""What a stage is judged on, and which losses are bad."""
+"""What a stage is judged on."""
 
-import math
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +12,8 @@ from data_prep.loader import Mix
 from infra import artifact
 from infra.config import JobConfig
 from infra.errors import UserError
-from ray_jobs.training.config import BadLossConfig, RunConfig, StageConfig
-from ray_jobs.training.loop import BadLoss, Place, Work, _Run, held_out
+from ray_jobs.training.batches import held_out
+from ray_jobs.training.config import StageConfig
 
 FRAMES = (1, 9, 40, 70)
 """Of the held-out clips; the only clip to train on has 70 too."""
@@ -59,33 +57,3 @@ def test_passes_over_a_length_that_no_held_out_clip_has(pixels: str):
     assert lengths == [17]
     with pytest.raises(UserError, match="no validation clip of 129 frames"):
         held_out(pixels, stage(129), count=1)
-
-
-def run_with(**policy: Any) -> _Run:
-    work = Work(None, (), RunConfig(bad_loss=BadLossConfig(**policy)), "", "", 0, 1)  # pyright: ignore
-    run = _Run(work, rank=1, workers=1, place=Place(), skipped={})
-    run.place.step = 41
-    return run
-
-
-@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
-def test_a_loss_that_is_not_finite_is_bad(loss: float):
-    with pytest.raises(BadLoss, match=r"the loss of step 42 \(stage s\) is not finite") as caught:
-        run_with()._check(loss, stage(1))
-    assert caught.value.step == 41
-
-
-def test_a_spike_is_measured_against_the_median_of_a_full_window():
-    run = run_with(spike_ratio=2.0, spike_window=5)
-    for loss in (1.0, 100.0, 1.0, 1.0, 1.0):  # the window is not full yet: nothing is a spike
-        run._check(loss, stage(1))
-    run._check(1.9, stage(1))
-    with pytest.raises(BadLoss, match=r"is 2.1, 2.1 times the usual 1$"):
-        run._check(2.1, stage(1))
-    assert run.place.losses == [100.0, 1.0, 1.0, 1.0, 1.9], "a bad loss is no part of the usual"
-
-
-def test_without_a_ratio_no_finite_loss_is_bad():
-    run = run_with(spike_window=2)
-    for loss in (1.0, 1.0, 1e9):
-        run._check(loss, stage(1))

@@ -1,0 +1,54 @@
+"""Which samples a worker of a run reads, and what a stage is judged on."""
+
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from data_prep.loader import Loader, Sample
+from data_prep.sampling import VALIDATION
+from infra.errors import UserError
+from infra.seeding import derive
+from ray_jobs.training.config import StageConfig
+
+
+def held_out(uri: str, stage: StageConfig, count: int) -> list[Sample]:
+    """Return up to `count` validation samples of each of the stage's lengths, longest first.
+
+    Few clips of a small corpus are long; shorter windows bring in the others.
+
+    Raises:
+        UserError: nothing is held out in any of the stage's lengths.
+    """
+    samples: list[Sample] = []
+    for mix in sorted(stage.data, key=lambda mix: -mix.frames):
+        with contextlib.suppress(UserError):
+            samples += Loader(uri, VALIDATION, [mix], 1, 1, seed=0).first(count)
+    if not samples:
+        lengths = ", ".join(str(mix.frames) for mix in stage.data)
+        raise UserError(
+            f"{uri}: no validation clip of {lengths} frames; hold out more (validation_share), "
+            "or train on shorter clips"
+        )
+    return samples
+
+
+def prefetched(
+    ahead: ThreadPoolExecutor, loader: Loader, first: int, steps: int, rank: int, workers: int
+) -> Iterator[list[Sample]]:
+    """Yield the batches of steps `first` … `steps`, reading one ahead."""
+    coming = ahead.submit(batch, loader, first, rank, workers) if first < steps else None
+    for step in range(first, steps):
+        assert coming is not None
+        samples = coming.result()
+        ahead_of = step + 1
+        coming = ahead.submit(batch, loader, ahead_of, rank, workers) if ahead_of < steps else None
+        yield samples
+
+
+def batch(loader: Loader, step: int, rank: int, workers: int) -> list[Sample]:
+    """Return a batch, each sample with a ``seed`` that does not depend on who reads it."""
+    samples = loader.batch(step, rank, workers)
+    first = rank * len(samples)
+    for place, sample in enumerate(samples, first):
+        sample["seed"] = derive(loader.seed, "sample", step, place)
+    return samples
