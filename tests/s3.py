@@ -1,6 +1,7 @@
-"""A real S3 server for tests (SeaweedFS) that can be killed and started again where it was."""
+"""A real S3 server for tests (SeaweedFS): it can be killed, started again, and made to throttle."""
 
 import contextlib
+import http.client
 import json
 import os
 import random
@@ -11,7 +12,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from urllib.parse import urlsplit
 
 PORTS = (
     *("s3.port", "s3.port.grpc", "master.port", "master.port.grpc", "volume.port"),
@@ -96,3 +102,59 @@ class Server:
                 return bool(json.load(answer)["Topology"]["DataCenters"])
         except (urllib.error.URLError, OSError, ValueError):
             return False
+
+
+class Throttle:
+    """Stands before a server and refuses each request some times, as S3 does under load.
+
+    Args:
+        server: its address, which requests are passed on to as they came.
+        times: how often each request is refused before it is passed on.
+    """
+
+    def __init__(self, server: str, times: int) -> None:
+        self.refused: Counter[str] = Counter()
+        """How often each request was refused."""
+        self._server, self._times = urlsplit(server).netloc, times
+
+    @contextlib.contextmanager
+    def address(self) -> Iterator[str]:
+        """Serve while the block runs, and yield the address."""
+        throttle = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _serve(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                status, headers, answer = throttle._answer(self, body)
+                self.send_response_only(status)
+                for name, value in headers:
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(answer)
+
+            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            Thread(target=server.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{server.server_port}"
+            server.shutdown()
+
+    def _answer(
+        self, request: BaseHTTPRequestHandler, body: bytes
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
+        name = f"{request.command} {request.path} {request.headers.get('Range', '')}"
+        if self.refused[name] < self._times:
+            self.refused[name] += 1
+            error = b"<Error><Code>SlowDown</Code><Message>Reduce your rate.</Message></Error>"
+            error = b"" if request.command == "HEAD" else error
+            return 503, [("Content-Length", str(len(error)))], error
+        onward = http.client.HTTPConnection(self._server)
+        with contextlib.closing(onward):
+            onward.request(request.command, request.path, body, dict(request.headers))
+            response = onward.getresponse()
+            return response.status, response.getheaders(), response.read()

@@ -4,13 +4,14 @@ import os
 from pathlib import Path
 from threading import Thread
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from infra import storage
 from infra.errors import UserError
-from tests.s3 import Server
+from tests.s3 import Server, Throttle
 
 BIG = os.urandom(storage.BLOCK_BYTES * 2 + 12345)  # three parts of an upload
 
@@ -118,6 +119,23 @@ def test_a_server_that_is_away_is_waited_for_and_then_no_verdict(
     monkeypatch.delenv("AWS_MAX_ATTEMPTS")
     s3_server.start()
     assert storage.read_bytes(uri) == BIG
+
+
+def test_a_server_that_throttles_is_asked_again_and_then_no_verdict(
+    s3_server: Server, folder: str, fresh_s3, monkeypatch
+):
+    uri = f"{folder}/a.bin"
+    throttle = Throttle(s3_server.environment["AWS_ENDPOINT_URL"], times=1)
+    with throttle.address() as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        storage.write_bytes(uri, BIG)
+        assert storage.read_bytes(uri) == BIG
+        assert storage.list_files(folder) == [uri]
+        assert set(throttle.refused.values()) == {1}
+        assert {request.split()[0] for request in throttle.refused} >= {"GET", "PUT", "POST"}
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        assert isinstance(_line(storage.read_bytes, f"{folder}/b.bin"), storage.Unavailable)
 
 
 @pytest.mark.faults
