@@ -15,7 +15,7 @@ from infra import artifact, storage
 from infra import config as configs
 from infra.config import Section
 from infra.errors import UserError
-from ray_jobs.parts import ROW_GROUP_BYTES
+from ray_jobs.parts import row_groups
 
 ROWS_AT_ONCE = 64
 _COUNTED = ["status", "reason", "duration_s", "cpu_seconds", "peak_rss_bytes"]
@@ -149,23 +149,20 @@ def rewrite(
         metadata: to add to the schema's.
     """
     accounts, against = [], Against()
+
+    def judged(table: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+        for batch in table.iter_batches(ROWS_AT_ONCE):
+            rows, reasons = judge(batch)
+            accounts.extend(_accounts(rows))
+            against.update(reasons)
+            yield rows
+
     with storage.open_input(source) as file, storage.open_output(target) as out:
         table = pq.ParquetFile(file)
         schema = table.schema_arrow
         schema = schema.with_metadata({**(schema.metadata or {}), **(metadata or {})})
         with pq.ParquetWriter(out, schema, compression="zstd") as writer:
-            group: list[pa.RecordBatch] = []
-            size_bytes = 0
-            for batch in table.iter_batches(ROWS_AT_ONCE):
-                rows, reasons = judge(batch)
-                accounts += _accounts(rows)
-                against.update(reasons)
-                group.append(rows)
-                size_bytes += rows.nbytes
-                if size_bytes >= ROW_GROUP_BYTES:
-                    writer.write_table(pa.Table.from_batches(group).cast(schema))
-                    group, size_bytes = [], 0
-            if group:
+            for group in row_groups(judged(table), lambda rows: rows.nbytes):
                 writer.write_table(pa.Table.from_batches(group).cast(schema))
     return add_up(accounts), against
 

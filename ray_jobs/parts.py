@@ -6,9 +6,9 @@ out the same, however often and wherever the run was killed.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +22,7 @@ from infra.errors import UserError
 from infra.progress import Progress
 
 Row = dict[str, Any]
+Piece = TypeVar("Piece")
 MOST_BLOCKS = 1000
 ROW_GROUP_BYTES = 16 << 20
 
@@ -103,6 +104,20 @@ def scan(uri: str, folder: str, columns: list[str]) -> Iterator[pa.Table]:
             yield pq.ParquetFile(source).read(columns=columns)
 
 
+def row_groups(pieces: Iterable[Piece], bytes_of: Callable[[Piece], int]) -> Iterator[list[Piece]]:
+    """Yield pieces of a file together, as many as reach `ROW_GROUP_BYTES`; fewer at the end."""
+    group: list[Piece] = []
+    size_bytes = 0
+    for piece in pieces:
+        group.append(piece)
+        size_bytes += bytes_of(piece)
+        if size_bytes >= ROW_GROUP_BYTES:
+            yield group
+            group, size_bytes = [], 0
+    if group:
+        yield group
+
+
 class _Writer:
     def __init__(self, output: Output, folder: str, schema: pa.Schema, factory: Factory) -> None:
         self._output, self._folder, self._schema = output, folder, schema
@@ -122,21 +137,20 @@ class _Writer:
             storage.open_output(_file(self._output, self._folder, number)) as file,
             shards.Writer(file, self._schema) as writer,
         ):
-            group: list[Row] = []
-            for made in self._worker.rows(json.loads(row["units"])):
-                if "failed" in made:
-                    failed.append(made["failed"])
-                    continue
-                group.append(made)
-                count += 1
-                if _bytes(group) >= ROW_GROUP_BYTES:
-                    writer.write_table(pa.Table.from_pylist(group, self._schema))
-                    group = []
-            if group:
+            for group in row_groups(self._made(row, failed), _bytes):
                 writer.write_table(pa.Table.from_pylist(group, self._schema))
+                count += len(group)
             if failed:  # before the part appears, so that a part's failures are never lost
                 storage.write_json(self._output.path("failed", f"part-{number:05d}.json"), failed)
         return {"number": number, "rows": count, "failed": len(failed)}
+
+    def _made(self, row: Row, failed: list[Row]) -> Iterator[Row]:
+        """Yield the rows of a part, and put units that failed on a list."""
+        for made in self._worker.rows(json.loads(row["units"])):
+            if "failed" in made:
+                failed.append(made["failed"])
+            else:
+                yield made
 
 
 def _file(output: Output, folder: str, number: int) -> str:

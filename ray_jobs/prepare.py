@@ -11,6 +11,7 @@ import math
 import os
 import time
 from collections import Counter
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import pyarrow as pa
@@ -18,11 +19,10 @@ import pyarrow.parquet as pq
 import ray
 from pydantic import Field
 
+from data_prep import filters
 from data_prep import manifest as manifests
 from data_prep import projection as projections
 from data_prep.analysis import AnalysisConfig, analyse
-from data_prep.filters import FiltersConfig
-from data_prep.filters.duration import DurationConfig
 from data_prep.projection import ProjectionConfig
 from data_prep.schemas import CLIP_TABLE
 from data_prep.transnet import TransnetConfig
@@ -36,7 +36,7 @@ from infra.job import Job, main
 from infra.progress import Progress, say
 from ray_jobs.clip_tables import add_up, check_accounts, tally
 from ray_jobs.metrics import Prepared
-from ray_jobs.parts import ROW_GROUP_BYTES
+from ray_jobs.parts import row_groups
 
 NAMES_SHOWN = 3
 SIZES_ASKED = 10_000
@@ -44,7 +44,6 @@ MOST_TASKS = 20_000
 """Each costs the driver about 9 KB; of more videos, several share a task, one after the other."""
 UNAVAILABLE = "unavailable"
 """A task's receipt when storage did not answer: the job stops, and no video is judged."""
-_SCORED = "once ray_jobs.score has run"
 
 
 class PrepareConfig(JobConfig):
@@ -74,7 +73,7 @@ def plan(config: PrepareConfig) -> list[str]:
         *manifest.notes,
         f"cuts: {_keys(config.analysis.scenes.detector)}",
         *([f"stitching: {_keys(stitch)}"] if (stitch := config.analysis.scenes.stitch) else []),
-        *_limits(config.analysis.filters),
+        *filters.describe(config.analysis.filters),
         f"decode: {' then '.join(config.analysis.decode.decoders)}, given up after "
         f"{config.analysis.decode.stall_s:g} s without progress",
         f"tasks: {min(count, MOST_TASKS)}, {config.resources.cpus_per_worker:g} CPUs each"
@@ -91,38 +90,6 @@ def _keys(section: Section) -> str:
         str(value) if key == "kind" else f"{key} {value}"
         for key, value in configs.as_tree(section).items()
     )
-
-
-def _stride(duration: DurationConfig) -> str:
-    stride_s = duration.stride_s
-    return "end to end" if stride_s is None else f"one begins every {stride_s:g} s or sooner"
-
-
-def _limits(filters: FiltersConfig) -> list[str]:
-    """Return one line a filter, in the order in which they are asked."""
-    lines = [
-        f"filter resolution: short side of at least {filters.resolution.min_short_side_px} px",
-        f"filter aspect: width/height {filters.aspect.min_ratio:g} to {filters.aspect.max_ratio:g}",
-        f"filter frame rate: {filters.frame_rate.min_fps:g} to {filters.frame_rate.max_fps:g} "
-        "frames/s",
-        f"filter duration: {filters.duration.min_s:g} to {filters.duration.max_s:g} s (longer "
-        f"shots are split, {_stride(filters.duration)}), {filters.duration.trim_s:g} s trimmed",
-        f"filter black: at most {filters.black.max_share:g} of the samples",
-        f"filter brightness: mean luma of at least {filters.brightness.min_luma:g} of 255",
-        f"filter letterbox: bars over at most {filters.letterbox.max_share:g} of the frame",
-        f"filter motion: {filters.motion.min_score:g} to {filters.motion.max_score:g} of 255",
-        f"filter blur: sharpness of at least {filters.blur.min_sharpness:g}",
-        f"filter safety: {_SCORED}, probability of at most {filters.safety.max_unsafe:g}",
-        f"filter text: {_SCORED}, over at most {filters.text.max_area:g} of the frame",
-        f"filter similarity: {_SCORED}, cosine of at least {filters.similarity.min_cosine:g}",
-        f"filter aesthetic: {_SCORED}, "
-        + (
-            "off"
-            if (least := filters.aesthetic.min_score) is None
-            else f"rating of at least {least}"
-        ),
-    ]
-    return [*lines, "scores only: no clip is filtered"] if filters.score_only else lines
 
 
 def run(config: PrepareConfig, output: Output) -> dict[str, Any]:
@@ -339,26 +306,23 @@ def _merge_file(
     source_ids: list[str], repeats: set[str], folder: str, target: str
 ) -> dict[str, Any]:
     """Write one file of the table, never holding much more than a row group; return its sums."""
-    parts: list[dict[str, Any]] = []
+    sums: list[dict[str, Any]] = []
+
+    def rows() -> Iterator[pa.Table]:
+        for source in source_ids:
+            row = _read(storage.join(folder, f"{source}.parquet"))
+            if source in repeats:
+                row = _as_table([as_duplicate(row.to_pylist()[0])])
+            sums.append(tally(row.drop_columns(["uri"]).to_pylist()[0]))
+            yield row
+
     with (
         storage.open_output(target) as file,
         pq.ParquetWriter(file, CLIP_TABLE, compression="zstd") as writer,
     ):
-        group: list[pa.Table] = []
-        size_bytes = 0
-        for source in source_ids:
-            rows = _read(storage.join(folder, f"{source}.parquet"))
-            if source in repeats:
-                rows = _as_table([as_duplicate(rows.to_pylist()[0])])
-            group.append(rows)
-            size_bytes += rows.nbytes
-            parts.append(tally(rows.drop_columns(["uri"]).to_pylist()[0]))
-            if size_bytes >= ROW_GROUP_BYTES:
-                writer.write_table(pa.concat_tables(group))
-                group, size_bytes = [], 0
-        if group:
+        for group in row_groups(rows(), lambda row: row.nbytes):
             writer.write_table(pa.concat_tables(group))
-    return add_up(parts)
+    return add_up(sums)
 
 
 def as_duplicate(row: dict[str, Any]) -> dict[str, Any]:

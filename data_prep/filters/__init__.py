@@ -39,6 +39,8 @@ from data_prep.filters.text import TextConfig
 from data_prep.types import Scores
 from infra.config import Section
 
+_SCORED = "once ray_jobs.score has run"
+
 
 class FiltersConfig(Section):
     """The thresholds of all filters, in the order in which they are asked."""
@@ -116,3 +118,35 @@ def verdict_on_video(clips: Sequence[str | None]) -> str | None:
         return None
     # Ties go by name, so that the reason does not depend on the order of clips.
     return min(rejected, key=lambda reason: (-rejected[reason], reason))
+
+
+def describe(config: FiltersConfig) -> list[str]:
+    """Return one line a filter for people, in the order in which they are asked."""
+    lines = [
+        f"filter resolution: short side of at least {config.resolution.min_short_side_px} px",
+        f"filter aspect: width/height {config.aspect.min_ratio:g} to {config.aspect.max_ratio:g}",
+        f"filter frame rate: {config.frame_rate.min_fps:g} to {config.frame_rate.max_fps:g} "
+        "frames/s",
+        f"filter duration: {config.duration.min_s:g} to {config.duration.max_s:g} s (longer "
+        f"shots are split, {_stride(config.duration)}), {config.duration.trim_s:g} s trimmed",
+        f"filter black: at most {config.black.max_share:g} of the samples",
+        f"filter brightness: mean luma of at least {config.brightness.min_luma:g} of 255",
+        f"filter letterbox: bars over at most {config.letterbox.max_share:g} of the frame",
+        f"filter motion: {config.motion.min_score:g} to {config.motion.max_score:g} of 255",
+        f"filter blur: sharpness of at least {config.blur.min_sharpness:g}",
+        f"filter safety: {_SCORED}, probability of at most {config.safety.max_unsafe:g}",
+        f"filter text: {_SCORED}, over at most {config.text.max_area:g} of the frame",
+        f"filter similarity: {_SCORED}, cosine of at least {config.similarity.min_cosine:g}",
+        f"filter aesthetic: {_SCORED}, "
+        + (
+            "off"
+            if (least := config.aesthetic.min_score) is None
+            else f"rating of at least {least}"
+        ),
+    ]
+    return [*lines, "scores only: no clip is filtered"] if config.score_only else lines
+
+
+def _stride(duration: DurationConfig) -> str:
+    stride_s = duration.stride_s
+    return "end to end" if stride_s is None else f"one begins every {stride_s:g} s or sooner"
