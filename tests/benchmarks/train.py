@@ -259,9 +259,9 @@ def interleaved(settings: dict[str, Any]) -> None:
     timings: dict[str, list[float]] = {"entered": [], "bare": []}
 
     class Interleaved(loop._Run):
-        bare: Side | None = None
+        bare = None  # no types here: this is sent to the worker by value, and they are not
 
-        def _step(self, engine: Any, stage: Any, samples: Any) -> Any:
+        def _step(self, engine, stage, samples):
             timings["entered"].append(time.perf_counter())
             if self.bare is None:
                 copied = copy.deepcopy(self.work.task.build())
