@@ -21,7 +21,7 @@ from infra.errors import UserError
 MARKER = "artifact.json"
 UNFINISHED = "unfinished.json"
 SCHEMA_VERSION = 1
-NOT_COUNTED = ("resources", "projection")
+NOT_COUNTED = ("resources", "projection", "trials_at_once")
 """Keys of a config that say how to work, and change nothing in what is made."""
 _SMALL = 64 << 20  # bytes; a larger input file counts by name and size alone
 

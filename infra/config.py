@@ -68,14 +68,15 @@ def load(model: type[C], files: Sequence[str | Path], overrides: Iterable[str] =
     Args:
         model: the section to build.
         files: YAML files; a later one wins over an earlier one, key by key.
-        overrides: ``key.sub=value`` strings, the value in YAML. ``list.0.key`` reaches into lists.
+        overrides: ``key.sub=value`` strings, the value in YAML. ``list.0.key`` reaches into
+            lists, and ``list.NAME.key`` to the item of that ``name``.
 
     Raises:
         UserError: a file cannot be read, or a key, type or value is not allowed.
     """
     tree: dict[str, Any] = {}
     for file in files:
-        tree = merge(tree, _read_yaml(str(file)))
+        tree = merge(tree, read_yaml(str(file)))
     for override in overrides:
         _apply(tree, override)
     return build(model, tree)
@@ -112,7 +113,8 @@ def dump(config: Section) -> str:
     return yaml.safe_dump(as_tree(config), sort_keys=False, allow_unicode=True)
 
 
-def _read_yaml(file: str) -> dict[str, Any]:
+def read_yaml(file: str) -> dict[str, Any]:
+    """Return the map in a YAML file; raises UserError where there is none."""
     if not storage.exists(file):
         raise UserError(f"config file {file}: not found")
     try:
@@ -134,30 +136,41 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text) if text else ""
     except yaml.YAMLError:
         value = text
-    keys = path.strip().split(".")
+    try:
+        put(tree, path.strip(), value)
+    except UserError as error:
+        raise UserError(f"override {override!r}: {error}") from None
+
+
+def put(tree: dict[str, Any], path: str, value: Any) -> None:
+    """Set the value at ``key.sub`` of a plain tree, which is changed.
+
+    An item of a list goes by its position, or by its ``name`` where it has one.
+
+    Raises:
+        UserError: the path leads below a value, or to no item of a list.
+    """
+    *above, last = path.split(".")
     node: Any = tree
-    for key in keys[:-1]:
-        node = _step(node, key, override)
-    last = keys[-1]
+    for key in above:
+        node = node[_index(node, key)] if isinstance(node, list) else node.setdefault(key, {})
+        if not isinstance(node, dict | list):
+            raise UserError(f"{key} is a value, it has no keys below it")
     if isinstance(node, list):
-        node[_index(node, last, override)] = value
+        node[_index(node, last)] = value
     else:
         node[last] = value
 
 
-def _step(node: Any, key: str, override: str) -> Any:
-    if isinstance(node, list):
-        return node[_index(node, key, override)]
-    child = node.setdefault(key, {})
-    if not isinstance(child, dict | list):
-        raise UserError(f"override {override!r}: {key} is a value, it has no keys below it")
-    return child
-
-
-def _index(node: list[Any], key: str, override: str) -> int:
-    if not key.isdigit() or int(key) >= len(node):
-        raise UserError(f"override {override!r}: {key!r} is no position in a list of {len(node)}")
-    return int(key)
+def _index(node: list[Any], key: str) -> int:
+    if key.isdigit() and int(key) < len(node):
+        return int(key)
+    names = [item.get("name") if isinstance(item, dict) else None for item in node]
+    if key in names:
+        return names.index(key)
+    known = [name for name in names if name is not None]
+    named = f", and no name: {', '.join(known)}" if known else ""
+    raise UserError(f"{key!r} is no position in a list of {len(node)}{named}")
 
 
 def _explain(model: type[Section], error: ValidationError) -> str:

@@ -22,7 +22,7 @@ class Job(Generic[C]):
     """A named step from a config to an artifact."""
 
     name: str
-    """The module's name in ``ray_jobs``, such as ``"prepare"``."""
+    """The module's name, such as ``"prepare"``."""
     kind: str | Callable[[C], str]
     """The kind of the artifact, such as ``"clips"``, or how it follows from the config."""
     config: type[C]
@@ -32,6 +32,8 @@ class Job(Generic[C]):
     """Does the work in a Ray session, going on with what is at the output; returns the summary."""
     project: Callable[[C], list[str]] | None = None
     """Returns what the work would take, line by line; a dry run asks, and it may take a while."""
+    package: str = "ray_jobs"
+    """Where the job's module is."""
 
     def kind_of(self, settings: C) -> str:
         """Return the kind of the artifact that `settings` make."""
@@ -97,7 +99,7 @@ def _run(job: Job[Any], args: argparse.Namespace) -> None:
 def _parser(job: Job[Any]) -> argparse.ArgumentParser:
     doc = (sys.modules[job.run.__module__].__doc__ or "").strip()
     parser = argparse.ArgumentParser(
-        prog=f"python -m ray_jobs.{job.name}",
+        prog=f"python -m {job.package}.{job.name}",
         description=doc,
         epilog="keys:\n" + "\n".join(describe(job.config)),
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -24,7 +24,7 @@ TEAL, AMBER, PLUM, BRICK, SLATE = "#14746f", "#c77d18", "#7b4b94", "#b23a2e", "#
 SERIES = (TEAL, AMBER, PLUM, SLATE, BRICK)
 TILE_IN = (5.4, 2.75)
 _FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.0,
     "svg.fonttype": "none",
@@ -91,7 +91,7 @@ def line_chart(
         x_range: First and last x of the axis; None fits the lines.
         from_zero: Whether the y axis starts at 0, for figures whose ratio matters.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=TILE_IN, layout="constrained")
         axes = figure.add_subplot()
         _draw_lines(axes, lines, title, x_label, y_label, level, marks, x_range, from_zero)
@@ -110,7 +110,7 @@ def histogram(
     groups = {name: values[np.isfinite(values)] for name, values in groups.items()}
     groups = {name: values for name, values in groups.items() if values.size}
     every = np.concatenate([*groups.values(), np.asarray(thresholds, dtype=np.float64)])
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=TILE_IN, layout="constrained")
         axes = figure.add_subplot()
         low, high = (float(every.min()), float(every.max())) if every.size else (0.0, 1.0)
@@ -138,7 +138,7 @@ def histogram(
 
 def bars(values: Mapping[str, float], *, title: str, x_label: str) -> str:
     """Horizontal bars, first entry on top, each with its value written out, as an SVG data URI."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(TILE_IN[0], 0.9 + 0.36 * len(values)), layout="constrained")
         axes = figure.add_subplot()
         names = list(values)
@@ -155,7 +155,7 @@ def bars(values: Mapping[str, float], *, title: str, x_label: str) -> str:
 def panel_png(panels: Sequence[Mapping[str, Any]], *, heading: str) -> bytes:
     """Several line charts (the arguments of `line_chart`) as one PNG, two to a row."""
     rows = (len(panels) + 1) // 2
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         size = (2 * TILE_IN[0], rows * TILE_IN[1] + 0.4)
         figure = Figure(figsize=size, dpi=144, layout="constrained")
         figure.suptitle(heading, fontsize=11, color=MUTED, x=0.01, ha="left")

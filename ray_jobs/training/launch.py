@@ -5,8 +5,9 @@ from typing import Any
 
 import ray
 import torch
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
 
 from data_prep.loader import Loader
 from data_prep.sampling import TRAIN
@@ -111,6 +112,7 @@ def launch(
             storage_filesystem=filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=run.keep_checkpoints),
             failure_config=FailureConfig(max_failures=run.max_failures),
+            callbacks=_reporting(),
         ),
     )
     trainer.fit()
@@ -120,6 +122,22 @@ def launch(
     storage.remove(summary)
     storage.remove(output.path(SKIPPED))
     return figures
+
+
+def _reporting() -> list[UserCallback]:
+    """Tell Ray Tune what validation says, where this runs in one of its trials."""
+    try:
+        return [_ToTune()]
+    except RuntimeError:
+        return []
+
+
+class _ToTune(TuneReportCallback):
+    def after_report(
+        self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any
+    ) -> None:
+        if len(metrics[0]) > 1:  # more than the step
+            super().after_report(run_context, metrics, None)
 
 
 def _check_data(uri: str, stages: tuple[settings.StageConfig, ...]) -> None:

@@ -103,6 +103,7 @@ class _Run:
     ) -> None:
         self.work, self.rank, self.workers, self.place = work, rank, workers, place
         self.skipped = skipped
+        self.judged: dict[str, float] = {}  # what validation said last in this stage
         self.flops: dict[tuple[int, ...], float] = {}  # of one sample, by its shape
         self.telemetry = (
             telemetry.Telemetry(work.output, place.records, Trained(work.output))
@@ -117,6 +118,7 @@ class _Run:
                 continue
             if number > self.place.stage:
                 self.place.stage, self.place.stage_step, self.place.losses = number, 0, []
+                self.judged = {}
             engine = self._engine(self._model(stage, state, checkpoint), stage)
             try:
                 if checkpoint is not None:
@@ -285,6 +287,7 @@ class _Run:
         if self.telemetry is None or judged is None:
             return
         figures, pictures = judged
+        self.judged = {k: v for k, v in figures.items() if isinstance(v, int | float)}
         place = {"step": self.place.step, "stage": stage.name, "split": VALIDATION}
         self.telemetry.write({**place, **figures})
         for name, png in pictures.items():
@@ -297,7 +300,7 @@ class _Run:
         folder = tempfile.mkdtemp(prefix="longtake-")
         checkpoints.save(engine.deepspeed, engine.ema, self.place, folder, self.rank)
         ray.train.report(
-            {"step": self.place.step},
+            {"step": self.place.step, **self.judged},
             checkpoint=ray.train.Checkpoint.from_directory(folder),
             checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
             delete_local_checkpoint_after_upload=True,
