@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor
 
 from models.autoregressive.cache import KVCache
+from models.autoregressive.decoding import StepDecoder
 from models.autoregressive.model import LongtakeLlama
 from models.autoregressive.sampling import Sampling, draw_uniforms, sample
 from models.autoregressive.sequence import build_prompts
@@ -102,16 +103,17 @@ def _generate(
         device=weight.device,
         dtype=weight.dtype,
     )
-    uniforms_BL = draw_uniforms(generators, count).to(weight.device)
-    codes_BL = torch.empty(len(ids_BS), count, dtype=torch.long, device=weight.device)
+    uniforms_LB = draw_uniforms(generators, count).t().contiguous().to(weight.device)
+    step = StepDecoder(model, positions)
+    codes: list[Tensor] = []
+    logits_BV = model.logits(model.hidden(ids_BS, cache=cache)[:, -1], config.vocabulary.video_ids)
     for index in range(count):
-        hidden_BD = model.hidden(ids_BS, cache=cache)[:, -1]
-        logits_BV = model.logits(hidden_BD, config.vocabulary.video_ids)
-        codes_BL[:, index] = sample(logits_BV, uniforms_BL[:, index], sampling)
-        ids_BS = codes_BL[:, index, None] + config.vocabulary.text
+        if codes:
+            logits_BV = step(codes[-1], cache)
+        codes.append(sample(logits_BV, uniforms_LB[index], sampling))
         if on_token is not None:
             on_token(index + 1)
-    return codes_BL
+    return torch.stack(codes, dim=1)
 
 
 def _check_prefix(prefix_BTHW: Tensor, latent_frames: int, height: int, width: int) -> None:

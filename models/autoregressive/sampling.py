@@ -57,9 +57,12 @@ def sample(logits_BV: Tensor, uniform_B: Tensor, sampling: Sampling) -> Tensor:
         raise ValueError(f"top_k {top_k} is more than the {choices} codes there are")
     if top_k == 1:
         return logits_BV.argmax(dim=-1)
-    scores_BK, codes_BK = logits_BV.float().topk(top_k, dim=-1)
+    scores_BK, codes_BK = logits_BV.float(), None
+    if top_k < choices:
+        scores_BK, codes_BK = scores_BK.topk(top_k, dim=-1)
     probabilities_BK = (scores_BK / sampling.temperature).double().softmax(dim=-1)
     cumulative_BK = probabilities_BK.cumsum(dim=-1)
     # Rounding can leave the last entry below 1, hence the clamp.
-    drawn_B1 = (cumulative_BK <= uniform_B[:, None]).sum(dim=-1, keepdim=True)
-    return codes_BK.gather(1, drawn_B1.clamp(max=top_k - 1)).squeeze(1)
+    drawn_B1 = torch.searchsorted(cumulative_BK, uniform_B[:, None], right=True)
+    drawn_B1 = drawn_B1.clamp_(max=top_k - 1)
+    return (drawn_B1 if codes_BK is None else codes_BK.gather(1, drawn_B1)).squeeze(1)
