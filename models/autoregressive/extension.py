@@ -8,7 +8,16 @@ clip 2                                             last 17 frames of clip 1 -> [
 
 The tokens of a clip's last frames depend on the frames before them, which the next clip does not
 have. Decoding them and encoding the pixels as the start of a fresh clip gives the tokens that the
-model knows from training.
+model knows from training. The strategy "naive" leaves that out, for the paper's ablation (Fig. 5):
+
+```
+clip 0   latent     0 | 1 ... 12   13   14   15   16
+clip 1   latent                0    1    2    3    4 | 5 ... 16      the same tokens, n = 17
+```
+
+A clip's first latent frame covers one frame and each later one four, so latent 12, made for frames
+45 to 48, now stands where a clip's first frame stands and is decoded to one frame, in the place of
+frame 48. The counts of frames are those of re-encoding; what the overlap decodes to is dropped.
 
 Shapes: B batch, F video frames, C colours, T H W latent frames, rows and columns.
 """
@@ -52,8 +61,8 @@ class Extension(Section):
     """Frames of one window: the longest clip the model was trained on; 1 + 4k."""
     reencode_frames: int = 17
     """n, the last frames that open the next window; 1 + 4k. The paper leaves it open."""
-    strategy: Literal["re-encode"] = "re-encode"
-    """How known frames enter the next window."""
+    strategy: Literal["re-encode", "naive"] = "re-encode"
+    """How known frames enter the next window: encoded anew, or as the tokens that they are."""
 
     @model_validator(mode="after")
     def _check_frames(self) -> Self:
@@ -96,13 +105,16 @@ class Chunk:
         start_frame: Index of the first frame in the whole video.
         frames_BFHWC: uint8 RGB, on the CPU.
         tail_BFHWC: uint8, the last `reencode_frames` frames of the video so far (in the last
-            chunk perhaps fewer): all that the next window needs.
+            chunk perhaps fewer): all that the next window needs when it is re-encoded.
+        tail_codes_BTHW: The codes of the window's last latent frames, as many as `reencode_frames`
+            has: all that the next window needs when it is naive.
     """
 
     clip: int
     start_frame: int
     frames_BFHWC: Tensor
     tail_BFHWC: Tensor
+    tail_codes_BTHW: Tensor
 
     @property
     def is_join(self) -> bool:
@@ -126,8 +138,8 @@ def extend(
     """Generate videos window by window, handing out frames as they come.
 
     Memory holds one window, however long the video. The frames are rounded to 8 bits before they
-    are encoded anew, so what opens the next window is what was handed out, and a killed run
-    continues from its last chunk to the bit. The randomness of window i of a video comes from
+    are encoded anew, so what opens the next window is what was handed out. A killed run continues
+    from its last chunk to the bit. The randomness of window i of a video comes from
     `derive(seed, "clip", i)` alone.
 
     Args:
@@ -151,11 +163,11 @@ def extend(
     if len(seeds) != len(text_ids):
         raise ValueError(f"{len(seeds)} seeds for {len(text_ids)} prompts; give one seed each")
     keep = extension.reencode_frames
-    tail = None if after is None else after.tail_BFHWC
+    last = after
     counts = extension.new_frames
     for clip in range(0 if after is None else after.clip + 1, len(counts)):
         overlap = 0 if clip == 0 else keep
-        prefix = None if tail is None else _encode(tokenizer, tail, model)
+        prefix = None if last is None else _prefix(model, tokenizer, last, extension)
         codes = generate_tokens(
             model,
             text_ids,
@@ -168,9 +180,23 @@ def extend(
             on_token=on_token,
         )
         frames = _decode(tokenizer, codes)[:, overlap : overlap + counts[clip]]
-        seen = frames if tail is None else torch.cat((tail, frames), dim=1)
-        tail = seen[:, -keep:].clone()
-        yield Chunk(clip, sum(counts[:clip]), frames, tail)
+        seen = frames if last is None else torch.cat((last.tail_BFHWC, frames), dim=1)
+        last = Chunk(
+            clip,
+            sum(counts[:clip]),
+            frames,
+            seen[:, -keep:].clone(),
+            codes[:, -latents_of_frames(keep) :].cpu(),
+        )
+        yield last
+
+
+def _prefix(
+    model: LongtakeLlama, tokenizer: Tokenizer, last: Chunk, extension: Extension
+) -> Tensor:
+    if extension.strategy == "naive":
+        return last.tail_codes_BTHW
+    return _encode(tokenizer, last.tail_BFHWC, model)
 
 
 def _generator(seed: int, clip: int) -> torch.Generator:

@@ -1,5 +1,6 @@
 """Long videos: how many frames, what is dropped at a join, and exact repetition."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -143,6 +144,36 @@ def test_last_frames_open_the_next_window_and_are_dropped(model: LongtakeLlama):
         assert torch.equal(chunk.frames_BFHWC, new.permute(0, 2, 3, 4, 1))
 
 
+@pytest.mark.parametrize("strategy", ["naive", "re-encode"])
+@pytest.mark.parametrize(("overlap", "latents"), [(13, 4), (21, 6), (1, 1)])
+def test_what_opens_the_next_window(
+    model: LongtakeLlama,
+    monkeypatch: pytest.MonkeyPatch,
+    strategy: str,
+    overlap: int,
+    latents: int,
+):
+    windows: list[tuple[Tensor | None, Tensor]] = []
+
+    def spy(*args: Any, prefix_codes: Tensor | None, **settings: Any) -> Tensor:
+        made = generate_tokens(*args, prefix_codes=prefix_codes, **settings)
+        windows.append((prefix_codes, made))
+        return made
+
+    monkeypatch.setattr(extension_module, "generate_tokens", spy)
+    tokenizer = BrightnessTokenizer()
+    extension = Extension(
+        total_frames=60, window_frames=25, reencode_frames=overlap, strategy=strategy
+    )
+    chunks = run(model, extension, tokenizer)
+    assert tuple(chunk.frames_BFHWC.shape[1] for chunk in chunks) == extension.new_frames
+    assert len(windows) > 2
+    for (_, before), (prefix, _) in pairwise(windows):
+        same = torch.equal(prefix, before[:, -latents:])
+        assert same == (strategy == "naive")
+    assert len(tokenizer.encoded) == (0 if strategy == "naive" else len(windows) - 1)
+
+
 def test_overlap_longer_than_what_a_window_adds(model: LongtakeLlama):
     tokenizer = BrightnessTokenizer()
     extension = Extension(total_frames=25 + 4 * 4, window_frames=25, reencode_frames=21)
@@ -180,8 +211,9 @@ def test_batched_equals_single(model: LongtakeLlama):
     assert torch.equal(together[1:], video(run(model, extension, rows=slice(1, 2))))
 
 
-def test_resume_after_any_chunk_equals_the_straight_run(model: LongtakeLlama):
-    extension = Extension(total_frames=65 + 2 * 48 + 10)
+@pytest.mark.parametrize("strategy", ["naive", "re-encode"])
+def test_resume_after_any_chunk_equals_the_straight_run(model: LongtakeLlama, strategy: str):
+    extension = Extension(total_frames=65 + 2 * 48 + 10, strategy=strategy)
     straight = run(model, extension)
     for done in range(len(straight)):
         resumed = run(model, extension, after=straight[done])
@@ -215,7 +247,7 @@ def test_frames_come_window_by_window(model: LongtakeLlama):
         ({"reencode_frames": 65}, "must be less than window_frames 65"),
         ({"reencode_frames": 69}, "must be less than window_frames 65"),
         ({"total_frames": 0}, "greater than or equal to 1"),
-        ({"strategy": "naive"}, "re-encode"),
+        ({"strategy": "none"}, "'re-encode' or 'naive'"),
     ],
 )
 def test_refuses_settings(settings: dict, words: str):
