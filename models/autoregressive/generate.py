@@ -12,7 +12,7 @@ from torch import Tensor
 from models.autoregressive.cache import KVCache
 from models.autoregressive.decoding import StepDecoder
 from models.autoregressive.model import LongtakeLlama
-from models.autoregressive.sampling import Sampling, draw_uniforms, sample
+from models.autoregressive.sampling import Sampling, draw_uniforms, guide, sample
 from models.autoregressive.sequence import build_prompts
 
 
@@ -31,7 +31,8 @@ def generate_tokens(
     """Sample v_i ~ p(v_i | v_<i, t) until the clip is full.
 
     Only video codes are drawn: the shape of the clip says where it ends. Prompts may differ in
-    length. A sequence comes out the same alone and in a batch, up to float rounding.
+    length. A sequence comes out the same alone and in a batch, up to float rounding. With guidance,
+    each takes a second row in the batch.
 
     Args:
         model: The decoder; it decides the device and the type of the cache.
@@ -87,6 +88,9 @@ def _generate(
     """Return `count` new codes per prompt, (B, count)."""
     config = model.config
     weight = model.lm_head.weight
+    if sampling.guided:  # the same clips once more, after an empty prompt
+        text_ids = [*text_ids, *([] for _ in text_ids)]
+        prefix_codes = None if prefix_codes is None else torch.cat((prefix_codes, prefix_codes))
     prompts = build_prompts(config, text_ids, prefix_codes)
     ids_BS = prompts.ids_BS.to(weight.device)
     positions = ids_BS.shape[1] + count - 1  # the last token is drawn and not read
@@ -109,8 +113,8 @@ def _generate(
     logits_BV = model.logits(model.hidden(ids_BS, cache=cache)[:, -1], config.vocabulary.video_ids)
     for index in range(count):
         if codes:
-            logits_BV = step(codes[-1], cache)
-        codes.append(sample(logits_BV, uniforms_LB[index], sampling))
+            logits_BV = step(codes[-1].repeat(2) if sampling.guided else codes[-1], cache)
+        codes.append(sample(guide(logits_BV, sampling), uniforms_LB[index], sampling))
         if on_token is not None:
             on_token(index + 1)
     return torch.stack(codes, dim=1)
