@@ -31,6 +31,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from data_prep.encode import Mp4Writer
 from models.autoregressive import (
     ARConfig,
+    Cue,
     Extension,
     LongtakeLlama,
     Sampling,
@@ -204,7 +205,7 @@ def peak_of(seconds: int) -> int:
         for chunk in extend(
             model,
             tokenizer,
-            [[1, 2, 3]],
+            [[Cue([1, 2, 3])]],
             extension=Extension(total_frames=seconds * FPS),
             height=size // 8,
             width=size // 8,
