@@ -233,7 +233,7 @@ def _describe(row: Mapping[str, Any]) -> dict[str, Any]:
         "trained_frames": row.get("trained_frames"),
         "sampling": {
             key: row[key]
-            for key in ("top_k", "temperature", "reencode_frames")
+            for key in ("top_k", "temperature", "guidance_scale", "strategy", "reencode_frames")
             if row.get(key) is not None
         },
         "motion": None,

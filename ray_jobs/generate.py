@@ -6,25 +6,26 @@ input: a finished `tokenizer` and a finished `autoregressive` artifact, in any o
 
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data_prep.encode import Mp4Writer
 from data_prep.text import TextTokenizer
 from infra import artifact, storage
 from infra.artifact import Output
-from infra.config import JobConfig
+from infra.config import JobConfig, Section
 from infra.errors import UserError
 from infra.job import Job, main
 from infra.progress import Progress
 from infra.seeding import derive
-from models.autoregressive.extension import Extension, extend
+from models.autoregressive.extension import Cue, Extension, cue_in_force, extend
 from models.autoregressive.sampling import Sampling
 from ray_jobs.exported import load_autoregressive, load_tokenizer
 
@@ -34,6 +35,7 @@ VIDEOS = pa.schema(
     [
         ("video_id", pa.string()),
         ("prompt", pa.string()),
+        ("prompts", pa.list_(pa.struct([("text", pa.string()), ("from_s", pa.float64())]))),
         ("file", pa.string()),
         ("seed", pa.int64()),
         ("frames", pa.int32()),
@@ -41,22 +43,49 @@ VIDEOS = pa.schema(
         ("height", pa.int32()),
         ("width", pa.int32()),
         ("joins", pa.list_(pa.int32())),
+        ("join_colour_drift", pa.list_(pa.float64())),
         ("trained_frames", pa.int32()),
         ("top_k", pa.int32()),
         ("temperature", pa.float64()),
+        ("guidance_scale", pa.float64()),
         ("reencode_frames", pa.int32()),
+        ("strategy", pa.string()),
+        ("match_colour", pa.bool_()),
         ("tokenizer_fingerprint", pa.string()),
         ("autoregressive_fingerprint", pa.string()),
         ("seconds", pa.float64()),
     ],
-    metadata={"longtake.schema": "videos", "longtake.version": "1"},
+    metadata={"longtake.schema": "videos", "longtake.version": "2"},
 )
+
+
+class TimedPrompt(Section):
+    """A prompt that comes into force in the course of a video."""
+
+    text: str
+    from_s: Annotated[float, Field(ge=0)]
+    """The windows whose first new frame is at this time or later follow it, up to the next one."""
+
+
+class PromptsOverTime(Section):
+    """Several prompts for one video: dense captions."""
+
+    over_time: Annotated[tuple[TimedPrompt, ...], Field(min_length=1)]
+    """The first from_s is 0, the others ascend."""
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        starts = [prompt.from_s for prompt in self.over_time]
+        if starts[0] != 0 or any(b <= a for a, b in pairwise(starts)):
+            raise ValueError(f"from_s {starts}: the first must be 0 and the others ascend")
+        return self
 
 
 class GenerateConfig(JobConfig):
     """Settings of `generate`."""
 
-    prompts: Annotated[tuple[str, ...], Field(min_length=1)]
+    prompts: Annotated[tuple[str | PromptsOverTime, ...], Field(min_length=1)]
+    """Each a text, or {over_time: [{text, from_s}, ...]}."""
     videos_per_prompt: Annotated[int, Field(ge=1)] = 1
     extension: Extension
     """How long the video is, and how one window leads to the next."""
@@ -91,7 +120,14 @@ class Generator:
         shape = self._tokenizer.config
         latent = (shape.height_px // 8, shape.width_px // 8)
         total = config.extension.video_tokens(latent[0] * latent[1])
-        text = self._text.encode(row["prompt"], model.config.max_text_tokens)
+        texts = [prompt["text"] for prompt in row["prompts"]]
+        starts = [round(prompt["from_s"] * self._fps) for prompt in row["prompts"]]
+        ids = [self._text.encode(text, model.config.max_text_tokens) for text in texts]
+        cues = [Cue(*cue) for cue in zip(ids, starts, strict=True)]
+        firsts = config.extension.first_frames
+        notes = [texts[cue_in_force(starts, first)] if len(texts) > 1 else "" for first in firsts]
+        window = 0
+        drift: list[float] = []
         file = f"videos/{row['video_id']}.mp4"
         with tempfile.TemporaryDirectory(prefix="longtake-") as folder:
             local = Path(folder) / "video.mp4"
@@ -99,19 +135,23 @@ class Generator:
                 Progress(total, f"generate {row['video_id']}", "tokens") as bar,
                 Mp4Writer(local, self._fps, shape.width_px, shape.height_px) as movie,
             ):
-                for chunk in extend(
+                made = extend(
                     model,
                     self._tokenizer,
-                    [text],
+                    [cues],
                     extension=config.extension,
                     height=latent[0],
                     width=latent[1],
                     sampling=config.sampling,
                     seeds=[row["seed"]],
-                    on_token=lambda _: bar.advance(),
-                ):
+                    on_token=lambda _: bar.advance(note=notes[window]),
+                )
+                for chunk in made:
+                    if chunk.join_colour_drift_B is not None:
+                        drift.append(round(chunk.join_colour_drift_B.item(), 3))
                     for frame in chunk.frames_BFHWC[0].numpy():
                         movie.write(frame)
+                    window += 1
             storage.write_bytes(storage.join(self._output, file), local.read_bytes())
         record = {
             **row,
@@ -122,10 +162,14 @@ class Generator:
             "height": shape.height_px,
             "width": shape.width_px,
             "joins": list(config.extension.joins),
+            "join_colour_drift": drift,
             "trained_frames": self._trained_frames,
             "top_k": config.sampling.top_k,
             "temperature": config.sampling.temperature,
+            "guidance_scale": config.sampling.guidance_scale,
             "reencode_frames": config.extension.reencode_frames,
+            "strategy": config.extension.strategy,
+            "match_colour": config.extension.match_colour,
             "seconds": round(time.monotonic() - begun_at, 2),
         }
         storage.write_json(_record(self._output, row["video_id"]), record)
@@ -134,14 +178,15 @@ class Generator:
 
 def plan(config: GenerateConfig) -> list[str]:
     """Return what a run would do; see :class:`infra.job.Job`."""
-    _sources(config)
+    _, autoregressive = _sources(config)
     extension = config.extension
     lines = [f"{len(_videos(config))} videos of {extension.total_frames} frames"]
     lines.append(
         f"{len(extension.joins)} joins: windows of {extension.window_frames} frames, the last "
-        f"{extension.reencode_frames} re-encoded"
+        f"{extension.reencode_frames} "
+        + ("re-encoded" if extension.strategy == "re-encode" else "kept as their tokens")
     )
-    return [*lines, *(f"prompt: {prompt}" for prompt in config.prompts)]
+    return [*lines, *_schedule(config, autoregressive)]
 
 
 def run(config: GenerateConfig, output: Output) -> dict[str, Any]:
@@ -181,11 +226,48 @@ def _videos(config: GenerateConfig) -> list[Row]:
     return [
         {
             "video_id": f"{number:05d}",
-            "prompt": config.prompts[prompt],
+            "prompt": " / ".join(text.text for text in _over_time(config.prompts[prompt])),
+            "prompts": [text.model_dump() for text in _over_time(config.prompts[prompt])],
             "seed": derive(config.seed, "video", prompt, copy),
         }
         for number, (prompt, copy) in enumerate(pairs)
     ]
+
+
+def _over_time(prompt: str | PromptsOverTime) -> tuple[TimedPrompt, ...]:
+    return (TimedPrompt(text=prompt, from_s=0),) if isinstance(prompt, str) else prompt.over_time
+
+
+def _schedule(config: GenerateConfig, autoregressive: str) -> list[str]:
+    """Say which windows follow which prompt.
+
+    Raises:
+        UserError: no window begins while a prompt is in force.
+    """
+    fps = float(storage.read_json(storage.join(autoregressive, "summary.json"))["fps"])
+    firsts = config.extension.first_frames
+    lines = []
+    for number, prompt in enumerate(config.prompts):
+        if isinstance(prompt, str):
+            lines.append(f"prompt: {prompt}")
+            continue
+        starts = [round(text.from_s * fps) for text in prompt.over_time]
+        edges = [*starts[1:], config.extension.total_frames]
+        for place, (text, start, end) in enumerate(
+            zip(prompt.over_time, starts, edges, strict=True)
+        ):
+            windows = [window for window, first in enumerate(firsts) if start <= first < end]
+            if not windows:
+                begins = ", ".join(f"{first / fps:g}" for first in firsts)
+                raise UserError(
+                    f"prompts.{number}.over_time.{place}.from_s: {text.from_s:g}: no window begins "
+                    f"while this prompt is in force; windows begin at {begins} s"
+                )
+            lines.append(
+                f"prompt {number} from {text.from_s:g} s, windows {windows[0]} to {windows[-1]}: "
+                f"{text.text}"
+            )
+    return lines
 
 
 def _sources(config: GenerateConfig) -> tuple[str, str]:

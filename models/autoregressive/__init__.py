@@ -8,7 +8,7 @@ text ids ─▶ extension: generate ─▶ decode ─▶ re-encode the end ─�
 """
 
 from models.autoregressive.config import LOONG_3B, LOONG_7B, LOONG_700M, ARConfig
-from models.autoregressive.extension import Chunk, Extension, Tokenizer, extend
+from models.autoregressive.extension import Chunk, Cue, Extension, Tokenizer, extend
 from models.autoregressive.generate import generate_tokens
 from models.autoregressive.loss import (
     early_frame_weighted_loss,
@@ -32,6 +32,7 @@ __all__ = [
     "LOONG_700M",
     "ARConfig",
     "Chunk",
+    "Cue",
     "Extension",
     "LongtakeLlama",
     "Sampling",

@@ -39,6 +39,11 @@ class KVCache:
         self.positions = positions
         self.padding_B = padding_B
         self.length = 0
+        self._hidden_B11P = None
+        if padding_B is not None:
+            pads_BP = torch.arange(positions, device=device) < padding_B[:, None]
+            mask_BP = torch.zeros(batch, positions, device=device, dtype=dtype)
+            self._hidden_B11P = mask_BP.masked_fill_(pads_BP, -torch.inf)[:, None, None]
         self._keys = [torch.empty(shape, device=device, dtype=dtype) for _ in range(config.layers)]
         self._values = [torch.empty_like(keys) for keys in self._keys]
 
@@ -54,9 +59,20 @@ class KVCache:
         end = self.length + keys_BGSE.shape[2]
         if end > self.positions:
             raise ValueError(f"the cache holds {self.positions} positions, {end} were asked for")
-        self._keys[layer][:, :, self.length : end] = keys_BGSE
-        self._values[layer][:, :, self.length : end] = values_BGSE
-        return self._keys[layer][:, :, :end], self._values[layer][:, :, :end]
+        keys, values = self._keys[layer], self._values[layer]
+        keys.narrow(2, self.length, keys_BGSE.shape[2]).copy_(keys_BGSE)
+        values.narrow(2, self.length, keys_BGSE.shape[2]).copy_(values_BGSE)
+        return keys.narrow(2, 0, end), values.narrow(2, 0, end)
+
+    def padding_mask(self) -> Tensor | None:
+        """Where one new token a sequence may not look.
+
+        Returns:
+            (B, 1, 1, length+1) to be added to the scores, 0 or -inf; None means no padding.
+        """
+        if self._hidden_B11P is None:
+            return None
+        return self._hidden_B11P.narrow(3, 0, self.length + 1)
 
     def advance(self, tokens: int) -> None:
         """Count the tokens that every layer has appended."""

@@ -8,14 +8,25 @@ clip 2                                             last 17 frames of clip 1 -> [
 
 The tokens of a clip's last frames depend on the frames before them, which the next clip does not
 have. Decoding them and encoding the pixels as the start of a fresh clip gives the tokens that the
-model knows from training.
+model knows from training. The strategy "naive" leaves that out, for the paper's ablation (Fig. 5):
+
+```
+clip 0   latent     0 | 1 ... 12   13   14   15   16
+clip 1   latent                0    1    2    3    4 | 5 ... 16      the same tokens, n = 17
+```
+
+A clip's first latent frame covers one frame and each later one four, so latent 12, made for frames
+45 to 48, now stands where a clip's first frame stands and is decoded to one frame, in the place of
+frame 48. The counts of frames are those of re-encoding; what the overlap decodes to is dropped.
 
 Shapes: B batch, F video frames, C colours, T H W latent frames, rows and columns.
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Literal, Protocol, Self
 
 import torch
@@ -25,6 +36,7 @@ from torch import Tensor
 
 from infra.config import Section
 from infra.seeding import derive
+from models.autoregressive.colour import colour_distance, match_colour
 from models.autoregressive.generate import generate_tokens
 from models.autoregressive.model import LongtakeLlama
 from models.autoregressive.sampling import Sampling
@@ -52,8 +64,10 @@ class Extension(Section):
     """Frames of one window: the longest clip the model was trained on; 1 + 4k."""
     reencode_frames: int = 17
     """n, the last frames that open the next window; 1 + 4k. The paper leaves it open."""
-    strategy: Literal["re-encode"] = "re-encode"
-    """How known frames enter the next window."""
+    strategy: Literal["re-encode", "naive"] = "re-encode"
+    """How known frames enter the next window: encoded anew, or as the tokens that they are."""
+    match_colour: bool = False
+    """Give each window the colours that the video had before it; see `colour.match_colour`."""
 
     @model_validator(mode="after")
     def _check_frames(self) -> Self:
@@ -75,16 +89,50 @@ class Extension(Section):
         return (first, *(min(step, rest - done) for done in range(0, rest, step)))
 
     @property
+    def first_frames(self) -> tuple[int, ...]:
+        """Index of the first frame that each window adds."""
+        counts = self.new_frames
+        return tuple(sum(counts[:clip]) for clip in range(len(counts)))
+
+    @property
     def joins(self) -> tuple[int, ...]:
         """Index of the first frame after each join."""
-        counts = self.new_frames
-        return tuple(sum(counts[:clip]) for clip in range(1, len(counts)))
+        return self.first_frames[1:]
 
     def video_tokens(self, tokens_per_latent: int) -> int:
         """Tokens that have to be generated for one video, for a progress bar."""
         first = math.ceil((self.new_frames[0] - 1) / FRAMES_PER_LATENT) + 1
         later = sum(math.ceil(new / FRAMES_PER_LATENT) for new in self.new_frames[1:])
         return (first + later) * tokens_per_latent
+
+
+@dataclass(frozen=True)
+class Cue:
+    """A prompt, and from where on in the video it is in force.
+
+    Attributes:
+        text_ids: The prompt.
+        from_frame: Index in the whole video. The first cue of a video starts at 0.
+    """
+
+    text_ids: Sequence[int]
+    from_frame: int = 0
+
+
+def cue_in_force(from_frames: Sequence[int], frame: int) -> int:
+    """Index of the cue in force at a frame: the last one that starts there or before.
+
+    Args:
+        from_frames: Where each cue starts: 0, then ascending.
+        frame: Index in the whole video; a window asks for its first new frame.
+
+    Raises:
+        ValueError: If the first cue does not start at 0, or a later one not after the one before.
+    """
+    starts = list(from_frames)
+    if starts[:1] != [0] or any(b <= a for a, b in pairwise(starts)):
+        raise ValueError(f"cues start at frames {starts}; they must start at 0 and ascend")
+    return bisect_right(starts, frame) - 1
 
 
 @dataclass(frozen=True)
@@ -96,13 +144,19 @@ class Chunk:
         start_frame: Index of the first frame in the whole video.
         frames_BFHWC: uint8 RGB, on the CPU.
         tail_BFHWC: uint8, the last `reencode_frames` frames of the video so far (in the last
-            chunk perhaps fewer): all that the next window needs.
+            chunk perhaps fewer): all that the next window needs when it is re-encoded.
+        tail_codes_BTHW: The codes of the window's last latent frames, as many as `reencode_frames`
+            has: all that the next window needs when it is naive.
+        join_colour_drift_B: Distance of the mean colours of the `reencode_frames` frames before
+            the join and as many of the chunk, 0..442; None in the first chunk.
     """
 
     clip: int
     start_frame: int
     frames_BFHWC: Tensor
     tail_BFHWC: Tensor
+    tail_codes_BTHW: Tensor
+    join_colour_drift_B: Tensor | None
 
     @property
     def is_join(self) -> bool:
@@ -113,7 +167,7 @@ class Chunk:
 def extend(
     model: LongtakeLlama,
     tokenizer: Tokenizer,
-    text_ids: Sequence[Sequence[int]],
+    prompts: Sequence[Sequence[Cue]],
     *,
     extension: Extension,
     height: int,
@@ -126,14 +180,15 @@ def extend(
     """Generate videos window by window, handing out frames as they come.
 
     Memory holds one window, however long the video. The frames are rounded to 8 bits before they
-    are encoded anew, so what opens the next window is what was handed out, and a killed run
-    continues from its last chunk to the bit. The randomness of window i of a video comes from
+    are encoded anew, so what opens the next window is what was handed out. A killed run continues
+    from its last chunk to the bit. The randomness of window i of a video comes from
     `derive(seed, "clip", i)` alone.
 
     Args:
         model: The decoder.
         tokenizer: On the model's device.
-        text_ids: One prompt per video.
+        prompts: The cues of each video. A window follows the one in force at its first new frame,
+            and that one alone.
         extension: Lengths.
         height: Rows of a latent frame.
         width: Columns of a latent frame.
@@ -146,19 +201,25 @@ def extend(
         One chunk per window; together `extension.total_frames` frames.
 
     Raises:
-        ValueError: If there is not one seed per prompt, or what `generate_tokens` refuses.
+        ValueError: If there is not one seed per prompt, cues do not ascend from 0, or what
+            `generate_tokens` refuses.
     """
-    if len(seeds) != len(text_ids):
-        raise ValueError(f"{len(seeds)} seeds for {len(text_ids)} prompts; give one seed each")
+    if len(seeds) != len(prompts):
+        raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts; give one seed each")
+    starts = [[cue.from_frame for cue in cues] for cues in prompts]
     keep = extension.reencode_frames
-    tail = None if after is None else after.tail_BFHWC
+    last = after
     counts = extension.new_frames
     for clip in range(0 if after is None else after.clip + 1, len(counts)):
         overlap = 0 if clip == 0 else keep
-        prefix = None if tail is None else _encode(tokenizer, tail, model)
+        prefix = None if last is None else _prefix(model, tokenizer, last, extension)
+        first_frame = extension.first_frames[clip]
         codes = generate_tokens(
             model,
-            text_ids,
+            [
+                cues[cue_in_force(frames, first_frame)].text_ids
+                for cues, frames in zip(prompts, starts, strict=True)
+            ],
             latent_frames=1 + math.ceil((overlap + counts[clip] - 1) / FRAMES_PER_LATENT),
             height=height,
             width=width,
@@ -168,9 +229,29 @@ def extend(
             on_token=on_token,
         )
         frames = _decode(tokenizer, codes)[:, overlap : overlap + counts[clip]]
-        seen = frames if tail is None else torch.cat((tail, frames), dim=1)
-        tail = seen[:, -keep:].clone()
-        yield Chunk(clip, sum(counts[:clip]), frames, tail)
+        drift = None
+        if last is not None:
+            if extension.match_colour:
+                frames = match_colour(frames, last.tail_BFHWC)
+            drift = colour_distance(last.tail_BFHWC, frames[:, :keep])
+        seen = frames if last is None else torch.cat((last.tail_BFHWC, frames), dim=1)
+        last = Chunk(
+            clip,
+            first_frame,
+            frames,
+            seen[:, -keep:].clone(),
+            codes[:, -latents_of_frames(keep) :].cpu(),
+            drift,
+        )
+        yield last
+
+
+def _prefix(
+    model: LongtakeLlama, tokenizer: Tokenizer, last: Chunk, extension: Extension
+) -> Tensor:
+    if extension.strategy == "naive":
+        return last.tail_codes_BTHW
+    return _encode(tokenizer, last.tail_BFHWC, model)
 
 
 def _generator(seed: int, clip: int) -> torch.Generator:

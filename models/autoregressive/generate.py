@@ -10,8 +10,9 @@ from einops import rearrange
 from torch import Tensor
 
 from models.autoregressive.cache import KVCache
+from models.autoregressive.decoding import StepDecoder
 from models.autoregressive.model import LongtakeLlama
-from models.autoregressive.sampling import Sampling, draw_uniforms, sample
+from models.autoregressive.sampling import Sampling, draw_uniforms, guide, sample
 from models.autoregressive.sequence import build_prompts
 
 
@@ -30,7 +31,8 @@ def generate_tokens(
     """Sample v_i ~ p(v_i | v_<i, t) until the clip is full.
 
     Only video codes are drawn: the shape of the clip says where it ends. Prompts may differ in
-    length. A sequence comes out the same alone and in a batch, up to float rounding.
+    length. A sequence comes out the same alone and in a batch, up to float rounding. With guidance,
+    each takes a second row in the batch.
 
     Args:
         model: The decoder; it decides the device and the type of the cache.
@@ -86,6 +88,9 @@ def _generate(
     """Return `count` new codes per prompt, (B, count)."""
     config = model.config
     weight = model.lm_head.weight
+    if sampling.guided:  # the same clips once more, after an empty prompt
+        text_ids = [*text_ids, *([] for _ in text_ids)]
+        prefix_codes = None if prefix_codes is None else torch.cat((prefix_codes, prefix_codes))
     prompts = build_prompts(config, text_ids, prefix_codes)
     ids_BS = prompts.ids_BS.to(weight.device)
     positions = ids_BS.shape[1] + count - 1  # the last token is drawn and not read
@@ -102,16 +107,17 @@ def _generate(
         device=weight.device,
         dtype=weight.dtype,
     )
-    uniforms_BL = draw_uniforms(generators, count).to(weight.device)
-    codes_BL = torch.empty(len(ids_BS), count, dtype=torch.long, device=weight.device)
+    uniforms_LB = draw_uniforms(generators, count).t().contiguous().to(weight.device)
+    step = StepDecoder(model, positions)
+    codes: list[Tensor] = []
+    logits_BV = model.logits(model.hidden(ids_BS, cache=cache)[:, -1], config.vocabulary.video_ids)
     for index in range(count):
-        hidden_BD = model.hidden(ids_BS, cache=cache)[:, -1]
-        logits_BV = model.logits(hidden_BD, config.vocabulary.video_ids)
-        codes_BL[:, index] = sample(logits_BV, uniforms_BL[:, index], sampling)
-        ids_BS = codes_BL[:, index, None] + config.vocabulary.text
+        if codes:
+            logits_BV = step(codes[-1].repeat(2) if sampling.guided else codes[-1], cache)
+        codes.append(sample(guide(logits_BV, sampling), uniforms_LB[index], sampling))
         if on_token is not None:
             on_token(index + 1)
-    return codes_BL
+    return torch.stack(codes, dim=1)
 
 
 def _check_prefix(prefix_BTHW: Tensor, latent_frames: int, height: int, width: int) -> None:

@@ -1,5 +1,6 @@
 """Long videos: how many frames, what is dropped at a join, and exact repetition."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 from infra.seeding import derive
 from models.autoregressive import (
     Chunk,
+    Cue,
     Extension,
     LongtakeLlama,
     Sampling,
@@ -17,9 +19,10 @@ from models.autoregressive import (
     generate_tokens,
 )
 from models.autoregressive import extension as extension_module
+from models.autoregressive.extension import cue_in_force
 from models.autoregressive.sequence import latents_of_frames
 
-TEXT = [[1, 2], []]
+TEXT = [[Cue([1, 2])], [Cue([])]]
 SEEDS = [11, 12]
 
 
@@ -65,12 +68,13 @@ def run(
     after: Chunk | None = None,
     rows: slice = slice(None),
     seeds: list[int] = SEEDS,
+    prompts: list[list[Cue]] = TEXT,
 ) -> list[Chunk]:
     return list(
         extend(
             model,
             tokenizer or BrightnessTokenizer(),
-            TEXT[rows],
+            prompts[rows],
             extension=extension,
             height=1,
             width=2,
@@ -115,7 +119,7 @@ def test_progress_knows_the_tokens(model: LongtakeLlama, total: int):
     chunks = extend(
         model,
         BrightnessTokenizer(),
-        [[1]],
+        [[Cue([1])]],
         extension=extension,
         height=1,
         width=2,
@@ -141,6 +145,36 @@ def test_last_frames_open_the_next_window_and_are_dropped(model: LongtakeLlama):
         # ... and of the new window only what lies beyond the overlap is handed out.
         new = ((decoded[:, :, 13:] + 1) * 127.5).round().to(torch.uint8)
         assert torch.equal(chunk.frames_BFHWC, new.permute(0, 2, 3, 4, 1))
+
+
+@pytest.mark.parametrize("strategy", ["naive", "re-encode"])
+@pytest.mark.parametrize(("overlap", "latents"), [(13, 4), (21, 6), (1, 1)])
+def test_what_opens_the_next_window(
+    model: LongtakeLlama,
+    monkeypatch: pytest.MonkeyPatch,
+    strategy: str,
+    overlap: int,
+    latents: int,
+):
+    windows: list[tuple[Tensor | None, Tensor]] = []
+
+    def spy(*args: Any, prefix_codes: Tensor | None, **settings: Any) -> Tensor:
+        made = generate_tokens(*args, prefix_codes=prefix_codes, **settings)
+        windows.append((prefix_codes, made))
+        return made
+
+    monkeypatch.setattr(extension_module, "generate_tokens", spy)
+    tokenizer = BrightnessTokenizer()
+    extension = Extension(
+        total_frames=60, window_frames=25, reencode_frames=overlap, strategy=strategy
+    )
+    chunks = run(model, extension, tokenizer)
+    assert tuple(chunk.frames_BFHWC.shape[1] for chunk in chunks) == extension.new_frames
+    assert len(windows) > 2
+    for (_, before), (prefix, _) in pairwise(windows):
+        same = torch.equal(prefix, before[:, -latents:])
+        assert same == (strategy == "naive")
+    assert len(tokenizer.encoded) == (0 if strategy == "naive" else len(windows) - 1)
 
 
 def test_overlap_longer_than_what_a_window_adds(model: LongtakeLlama):
@@ -173,6 +207,68 @@ def test_each_window_has_its_own_randomness(model: LongtakeLlama, monkeypatch: p
     assert len(set(sum(used, ()))) == 6
 
 
+CUES = [[Cue([1, 2]), Cue([3], 66), Cue([4, 5], 113)], [Cue([6]), Cue([7], 65)]]
+
+
+def test_each_window_follows_the_prompt_in_force(
+    model: LongtakeLlama, monkeypatch: pytest.MonkeyPatch
+):
+    used: list[list[list[int]]] = []
+
+    def spy(model: LongtakeLlama, text_ids: list[list[int]], **settings: Any) -> Tensor:
+        used.append(text_ids)
+        return generate_tokens(model, text_ids, **settings)
+
+    monkeypatch.setattr(extension_module, "generate_tokens", spy)
+    chunks = run(model, Extension(total_frames=65 + 3 * 48), prompts=CUES)
+    assert used == [[[1, 2], [6]], [[1, 2], [7]], [[4, 5], [7]], [[4, 5], [7]]]
+    # up to the window that follows another prompt, the video is that of the first prompt alone
+    alone = run(model, Extension(total_frames=65 + 3 * 48), prompts=[[c[0]] for c in CUES])
+    assert torch.equal(video(chunks)[0, :113], video(alone)[0, :113])
+    assert not torch.equal(video(chunks)[0, 113:161], video(alone)[0, 113:161])
+
+
+def test_prompts_over_time_resume(model: LongtakeLlama):
+    extension = Extension(total_frames=65 + 3 * 48)
+    straight = run(model, extension, prompts=CUES)
+    resumed = run(model, extension, prompts=CUES, after=straight[1])
+    assert torch.equal(video([*straight[:2], *resumed]), video(straight))
+
+
+@pytest.mark.parametrize("starts", [[], [1], [0, 5, 5], [0, 9, 3]])
+def test_refuses_cues_that_do_not_ascend_from_0(starts: list[int]):
+    with pytest.raises(ValueError, match="must start at 0 and ascend"):
+        cue_in_force(starts, 0)
+
+
+def test_drift_is_measured_between_what_is_handed_out(model: LongtakeLlama):
+    extension = Extension(total_frames=25 + 12 + 5, window_frames=25, reencode_frames=13)
+    chunks = run(model, extension)
+    frames = video(chunks).double()
+    assert chunks[0].join_colour_drift_B is None
+    for chunk, join in zip(chunks[1:], extension.joins, strict=True):
+        before = frames[:, join - 13 : join].mean(dim=(1, 2, 3))
+        after = frames[:, join : join + 13][:, : chunk.frames_BFHWC.shape[1]].mean(dim=(1, 2, 3))
+        torch.testing.assert_close(chunk.join_colour_drift_B, (after - before).norm(dim=-1))
+
+
+def test_matched_colours_join_and_open_the_next_window(model: LongtakeLlama):
+    tokenizer = BrightnessTokenizer()
+    settings = {"total_frames": 25 + 3 * 12, "window_frames": 25, "reencode_frames": 13}
+    plain = run(model, Extension(**settings))
+    matched = run(model, Extension(**settings, match_colour=True), tokenizer)
+    assert torch.equal(plain[0].frames_BFHWC, matched[0].frames_BFHWC)
+
+    def drifts(chunks: list[Chunk]) -> Tensor:
+        return torch.stack([chunk.join_colour_drift_B for chunk in chunks[1:]])
+
+    assert drifts(plain).max() > 10
+    assert drifts(matched).mean() < drifts(plain).mean() / 3
+    for chunk, encoded in zip(matched, tokenizer.encoded, strict=False):
+        shown = chunk.tail_BFHWC.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+        torch.testing.assert_close(encoded, shown)
+
+
 def test_batched_equals_single(model: LongtakeLlama):
     extension = Extension(total_frames=65 + 48)
     together = video(run(model, extension))
@@ -180,8 +276,9 @@ def test_batched_equals_single(model: LongtakeLlama):
     assert torch.equal(together[1:], video(run(model, extension, rows=slice(1, 2))))
 
 
-def test_resume_after_any_chunk_equals_the_straight_run(model: LongtakeLlama):
-    extension = Extension(total_frames=65 + 2 * 48 + 10)
+@pytest.mark.parametrize("strategy", ["naive", "re-encode"])
+def test_resume_after_any_chunk_equals_the_straight_run(model: LongtakeLlama, strategy: str):
+    extension = Extension(total_frames=65 + 2 * 48 + 10, strategy=strategy)
     straight = run(model, extension)
     for done in range(len(straight)):
         resumed = run(model, extension, after=straight[done])
@@ -215,7 +312,7 @@ def test_frames_come_window_by_window(model: LongtakeLlama):
         ({"reencode_frames": 65}, "must be less than window_frames 65"),
         ({"reencode_frames": 69}, "must be less than window_frames 65"),
         ({"total_frames": 0}, "greater than or equal to 1"),
-        ({"strategy": "naive"}, "re-encode"),
+        ({"strategy": "none"}, "'re-encode' or 'naive'"),
     ],
 )
 def test_refuses_settings(settings: dict, words: str):

@@ -26,7 +26,15 @@ def test_greedy_equals_uncached_argmax(model: LongtakeLlama):
         assert torch.equal(codes[row].flatten(), wanted)
 
 
-@pytest.mark.parametrize("sampling", [GREEDY, TOP_K, Sampling(top_k=None, temperature=0.7)])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        GREEDY,
+        TOP_K,
+        Sampling(top_k=None, temperature=0.7),
+        Sampling(top_k=8, guidance_scale=3.0),
+    ],
+)
 @pytest.mark.parametrize("known", [0, 2])
 def test_batched_equals_single(model: LongtakeLlama, sampling: Sampling, known: int):
     prefix = torch.randint(0, 24, (3, known, 2, 3)) if known else None
@@ -43,6 +51,44 @@ def test_batched_equals_single(model: LongtakeLlama, sampling: Sampling, known: 
             prefix_codes=None if prefix is None else prefix[row : row + 1],
         )
         assert torch.equal(together[row], alone[0])
+
+
+@pytest.mark.parametrize("known", [0, 2])
+def test_guidance_goes_from_the_empty_prompt_to_the_prompt(model: LongtakeLlama, known: int):
+    random = torch.Generator().manual_seed(3)
+    prefix = torch.randint(0, 24, (3, known, 2, 3), generator=random) if known else None
+
+    def run(scale: float, text: list[list[int]] = TEXT) -> torch.Tensor:
+        return generate_tokens(
+            model,
+            text,
+            **SHAPE,
+            sampling=Sampling(top_k=8, guidance_scale=scale),
+            generator=generators(1, 2, 3),
+            prefix_codes=prefix,
+        )
+
+    off, empty = run(1.0), run(1.0, [[], [], []])
+    assert not torch.equal(off, empty)
+    assert torch.equal(run(0.0), empty)
+    assert torch.equal(run(1.0 + 1e-9), off)  # on, and blends to the same scores
+    assert not torch.equal(run(4.0)[0], off[0])
+    assert torch.equal(run(4.0)[1], off[1])  # its prompt is empty: nothing to go away from
+
+
+@torch.no_grad()
+def test_guided_greedy_equals_uncached_scores(model: LongtakeLlama):
+    sampling = Sampling(top_k=1, guidance_scale=3.0)
+    codes = generate_tokens(model, TEXT, **SHAPE, sampling=sampling, generator=generators(0, 0, 0))
+    video = model.config.vocabulary.video_ids
+    for row, text in enumerate(TEXT):
+        scores = []
+        for prompt in (text, []):
+            batch = build_batch(model.config, [prompt], codes[row : row + 1])
+            start = int(batch.video_start_B[0])
+            scores.append(model(batch.ids_BS)[0, start - 1 : start + 23, video])
+        wanted = (scores[1] + 3 * (scores[0] - scores[1])).argmax(dim=-1)
+        assert torch.equal(codes[row].flatten(), wanted)
 
 
 def test_continuing_a_greedy_clip_gives_the_clip(model: LongtakeLlama):

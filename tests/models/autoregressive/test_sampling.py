@@ -51,7 +51,10 @@ def test_uniforms_belong_to_their_generator():
     assert not torch.equal(both[0], both[1])
 
 
-@pytest.mark.parametrize("settings", [{"top_k": 0}, {"temperature": 0.0}, {"temperature": -1.0}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"top_k": 0}, {"temperature": 0.0}, {"temperature": -1.0}, {"guidance_scale": -0.1}],
+)
 def test_refuses_settings(settings: dict):
     with pytest.raises(ValidationError):
         Sampling(**settings)
