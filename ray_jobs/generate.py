@@ -6,6 +6,7 @@ input: a finished `tokenizer` and a finished `autoregressive` artifact, in any o
 
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -15,6 +16,8 @@ import pyarrow.parquet as pq
 import ray.data
 import torch
 from pydantic import Field, model_validator
+from ray.actor import ActorHandle
+from ray.util import ActorPool
 
 from data_prep.encode import Mp4Writer
 from data_prep.text import TextTokenizer
@@ -94,13 +97,18 @@ class GenerateConfig(JobConfig):
     """Path of a SentencePiece model; None: the 32,000-piece model of `mistral-common`."""
 
 
-class Generator:
-    """Holds both models and makes one video at a time; an actor of Ray Data."""
+class Models:
+    """Holds both models and makes one video at a time, in an actor.
 
-    def __init__(self, config: GenerateConfig, tokenizer: str, autoregressive: str, output: str):
+    Args:
+        config: of the job; of its settings, threads and text model.
+        tokenizer: URI of the artifact.
+        autoregressive: URI of the artifact.
+    """
+
+    def __init__(self, config: GenerateConfig, tokenizer: str, autoregressive: str) -> None:
         """Load the models."""
         torch.set_num_threads(max(1, int(config.resources.cpus_per_worker)))
-        self._config, self._output = config, output
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._tokenizer = load_tokenizer(tokenizer, device)
         self._model = load_autoregressive(autoregressive, device)
@@ -113,10 +121,10 @@ class Generator:
             "autoregressive_fingerprint": artifact.read(autoregressive).fingerprint,
         }
 
-    def __call__(self, row: Row) -> Row:
+    def make(self, row: Row, config: GenerateConfig, output: str) -> Row:
         """Generate, write the video, and then the record that says it is whole."""
         begun_at = time.monotonic()
-        config, model = self._config, self._model
+        model = self._model
         shape = self._tokenizer.config
         latent = (shape.height_px // 8, shape.width_px // 8)
         total = config.extension.video_tokens(latent[0] * latent[1])
@@ -152,7 +160,7 @@ class Generator:
                     for frame in chunk.frames_BFHWC[0].numpy():
                         movie.write(frame)
                     window += 1
-            storage.write_bytes(storage.join(self._output, file), local.read_bytes())
+            storage.write_bytes(storage.join(output, file), local.read_bytes())
         record = {
             **row,
             **self._prints,
@@ -172,13 +180,26 @@ class Generator:
             "match_colour": config.extension.match_colour,
             "seconds": round(time.monotonic() - begun_at, 2),
         }
-        storage.write_json(_record(self._output, row["video_id"]), record)
+        storage.write_json(_record(output, row["video_id"]), record)
         return {"video_id": row["video_id"]}
+
+
+class Generator(Models):
+    """The same for one job, as Ray Data maps rows."""
+
+    def __init__(self, config: GenerateConfig, tokenizer: str, autoregressive: str, output: str):
+        """Load the models."""
+        super().__init__(config, tokenizer, autoregressive)
+        self._config, self._output = config, output
+
+    def __call__(self, row: Row) -> Row:
+        """Make one video."""
+        return self.make(row, self._config, self._output)
 
 
 def plan(config: GenerateConfig) -> list[str]:
     """Return what a run would do; see :class:`infra.job.Job`."""
-    _, autoregressive = _sources(config)
+    _, autoregressive = sources(config)
     extension = config.extension
     lines = [f"{len(_videos(config))} videos of {extension.total_frames} frames"]
     lines.append(
@@ -189,25 +210,27 @@ def plan(config: GenerateConfig) -> list[str]:
     return [*lines, *_schedule(config, autoregressive)]
 
 
-def run(config: GenerateConfig, output: Output) -> dict[str, Any]:
-    """Generate the videos that are missing and return the summary."""
-    tokenizer, autoregressive = _sources(config)
+def run(
+    config: GenerateConfig, output: Output, actors: Sequence[ActorHandle] = ()
+) -> dict[str, Any]:
+    """Generate the videos that are missing and return the summary.
+
+    Args:
+        config: of the job.
+        output: of the job.
+        actors: of :class:`Models` that are there already; none starts the job's own.
+    """
     videos = _videos(config)
     missing = [v for v in videos if not storage.exists(_record(output.uri, v["video_id"]))]
     with Progress(len(videos), "generate", "videos", len(videos) - len(missing)) as bar:
-        if missing:
-            resources = config.resources
-            made = ray.data.from_items(missing, override_num_blocks=len(missing)).map(
-                Generator,  # pyright: ignore[reportArgumentType]: a class, built once an actor
-                fn_constructor_args=(config, tokenizer, autoregressive, output.uri),
-                compute=ray.data.ActorPoolStrategy(
-                    min_size=1, max_size=min(resources.workers, len(missing))
-                ),
-                num_cpus=resources.cpus_per_worker,
-                num_gpus=resources.gpus_per_worker or None,
+        if missing and actors:
+            made = ActorPool(list(actors)).map_unordered(
+                lambda actor, row: actor.make.remote(row, config, output.uri), missing
             )
-            for _ in made.iter_rows():
-                bar.advance()
+        else:
+            made = _by_ray_data(config, output, missing) if missing else iter(())
+        for _ in made:
+            bar.advance()
     rows = [storage.read_json(_record(output.uri, video["video_id"])) for video in videos]
     with storage.open_output(output.path("videos.parquet")) as file:
         pq.write_table(pa.Table.from_pylist(rows, VIDEOS), file)
@@ -219,6 +242,20 @@ def run(config: GenerateConfig, output: Output) -> dict[str, Any]:
         "joins_per_video": len(config.extension.joins),
         "frames_per_second": round(frames / max(seconds, 1e-9), 3),
     }
+
+
+def _by_ray_data(config: GenerateConfig, output: Output, missing: list[Row]) -> Iterator[Any]:
+    resources = config.resources
+    made = ray.data.from_items(missing, override_num_blocks=len(missing)).map(
+        Generator,  # pyright: ignore[reportArgumentType]: a class, built once an actor
+        fn_constructor_args=(config, *sources(config), output.uri),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1, max_size=min(resources.workers, len(missing))
+        ),
+        num_cpus=resources.cpus_per_worker,
+        num_gpus=resources.gpus_per_worker or None,
+    )
+    return iter(made.iter_rows())
 
 
 def _videos(config: GenerateConfig) -> list[Row]:
@@ -270,7 +307,12 @@ def _schedule(config: GenerateConfig, autoregressive: str) -> list[str]:
     return lines
 
 
-def _sources(config: GenerateConfig) -> tuple[str, str]:
+def sources(config: GenerateConfig) -> tuple[str, str]:
+    """Return the URIs of the tokenizer and of the autoregressive model, which go together.
+
+    Raises:
+        UserError: they are something else, or the model has not been trained on such codes.
+    """
     kinds = {artifact.read(uri, ("tokenizer", "autoregressive")).kind: uri for uri in config.input}
     if len(config.input) != 2 or len(kinds) != 2:
         raise UserError(

@@ -53,7 +53,7 @@ def _trials(config: LossWeightConfig) -> Trials:
             "step": summary["steps"],
         }
 
-    return Trials(lambda point: build(config, point), train, figures)
+    return Trials(lambda point: build(config, point), lambda: train, figures)
 
 
 def plan(config: LossWeightConfig) -> list[str]:

@@ -100,17 +100,23 @@ class Record:
     error: str = ""
 
 
+RunTrial = Callable[[Point, str], dict[str, float]]
+"""Runs a trial in a process of its own, into a URI, and returns its figures and ``step``, the steps
+that it took. It may report both to Ray Tune before that."""
+
+
 @dataclass(frozen=True)
 class Trials:
     """What a kind of sweep has to say of its trials."""
 
     build: Callable[[Point], JobConfig]
     """Makes a trial's config, whose output is not yet below the sweep's."""
-    run: Callable[[Point, str], dict[str, float]]
-    """Runs a trial in a process of its own, into a URI, and returns its figures and ``step``, the
-    steps that it took. It may report both to Ray Tune before that."""
+    begin: Callable[[], RunTrial]
+    """Called once before the first trial, and returns what runs each."""
     figures: tuple[str, ...]
     """The names of the figures that a trial reports."""
+    shared: bool = False
+    """Whether all trials together have the sweep's `resources`, and not each of them."""
 
 
 def job_tree(config: SweepConfig, point: Point) -> dict[str, Any]:
@@ -170,8 +176,9 @@ def plan(config: SweepConfig, trials: Trials) -> list[str]:
         if value and name != "trials"
     ]
     each = config.resources
+    who = "together" if trials.shared else "each"
     return [
-        f"{count} trials by {config.search} search, {config.trials_at_once} at once, each with "
+        f"{count} trials by {config.search} search, {config.trials_at_once} at once, {who} with "
         f"{each.workers} x {each.cpus_per_worker:g} CPUs, {each.gpus_per_worker:g} GPUs",
         *(f"vary {name}: {_values(parameter)}" for name, parameter in config.space.items()),
         f"best: the {config.mode} of {config.objective}",
@@ -330,14 +337,7 @@ def _tune(
     records: Records,
 ) -> None:
     """Run trials: the given points, or as many as Optuna may still choose."""
-    at_once, each = config.trials_at_once, config.resources
-    there = ray.cluster_resources()
-    for kind, wanted in (("CPU", each.cpus_per_worker), ("GPU", each.gpus_per_worker)):
-        if wanted * each.workers * at_once > there.get(kind, 0):
-            raise UserError(
-                f"resources: {at_once} trials of {each.workers} workers with {wanted:g} {kind} "
-                f"need {wanted * each.workers * at_once:g}; the cluster has {there.get(kind, 0):g}"
-            )
+    _check_free(config, 1 if trials.shared else config.trials_at_once)
     search, samples, space = None, 1, None
     if points is None:
         assert config.budget.trials is not None
@@ -366,7 +366,9 @@ def _tune(
         )
     filesystem, path = storage.arrow_filesystem(output.uri)
     trainable = tune.with_resources(
-        tune.with_parameters(_trial, trials=trials, folder=output.path("trials"), config=config),
+        tune.with_parameters(
+            _trial, run=trials.begin(), folder=output.path("trials"), config=config
+        ),
         {"memory": 1 << 20},  # next to nothing: its job asks for what it needs
     )
     tuner = tune.Tuner(
@@ -378,7 +380,7 @@ def _tune(
             search_alg=search,
             scheduler=scheduler,
             num_samples=samples,
-            max_concurrent_trials=at_once,
+            max_concurrent_trials=config.trials_at_once,
             reuse_actors=True,
             time_budget_s=records.left_s(),
         ),
@@ -396,11 +398,21 @@ def _tune(
     records.settle()
 
 
-def _trial(point: dict[str, Any], trials: Trials, folder: str, config: SweepConfig) -> None:
+def _check_free(config: SweepConfig, trials: int) -> None:
+    each, there = config.resources, ray.cluster_resources()
+    for kind, wanted in (("CPU", each.cpus_per_worker), ("GPU", each.gpus_per_worker)):
+        if wanted * each.workers * trials > there.get(kind, 0):
+            raise UserError(
+                f"resources: {trials} trials of {each.workers} workers with {wanted:g} {kind} "
+                f"need {wanted * each.workers * trials:g}; the cluster has {there.get(kind, 0):g}"
+            )
+
+
+def _trial(point: dict[str, Any], run: RunTrial, folder: str, config: SweepConfig) -> None:
     """Run one trial in its process and report what it came to."""
     point = dict(point.get("point", point))
     try:
-        figures = trials.run(point, storage.join(folder, name_of(point)))
+        figures = run(point, storage.join(folder, name_of(point)))
     except UserError as error:  # these values cannot be; others can
         worst = math.inf if config.mode == "min" else -math.inf
         tune.report({config.objective: worst, REFUSED: str(error), "ended": True})

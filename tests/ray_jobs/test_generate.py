@@ -1,70 +1,24 @@
 """generate: what it refuses, what it plans, and what it says of each video."""
 
-import time
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-import torch
 
 from data_prep.decode import decode
-from infra import artifact, config, storage
-from infra.config import JobConfig
+from infra import config, storage
 from infra.errors import UserError
-from models import weights
-from models.autoregressive import ARConfig, LongtakeLlama, Vocabulary
-from models.tokenizer import CVQConfig, TokenizerConfig, VideoTokenizer
 from ray_jobs.generate import VIDEOS, GenerateConfig, Generator, _record, _videos, plan
+from tests.ray_jobs import untrained
 
-TOKENIZER = TokenizerConfig(
-    height_px=16,
-    width_px=24,
-    channels=4,
-    channel_multipliers=(1, 1, 1, 1),
-    res_blocks=(0, 0, 0, 0),
-    middle_blocks=0,
-    temporal_kernels=(1, 1, 1, 1),
-    groups=1,
-    codebook=CVQConfig(size=16, dim=4),
-)
-AUTOREGRESSIVE = ARConfig(
-    vocabulary=Vocabulary(text=32_000, video=16),
-    hidden=8,
-    intermediate=8,
-    layers=1,
-    heads=2,
-    init_std=1.0,
-    max_text_tokens=16,
-    max_positions=64,
-)
 EXTENSION = {"total_frames": 9 + 4 + 4 + 2, "window_frames": 9, "reencode_frames": 5}
-FPS = 8.0
 """Windows begin at frames 0, 9, 13 and 17: 0, 1.125, 1.625 and 2.125 s."""
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    folder = tmp_path_factory.mktemp("models")
-    torch.manual_seed(0)
-    tokenizer = _export(folder, "tokenizer", VideoTokenizer(TOKENIZER), TOKENIZER, {})
-    made_for = {
-        "tokenizer_fingerprint": artifact.read(tokenizer).fingerprint,
-        "fps": FPS,
-        "trained_frames": 9,
-    }
-    model = LongtakeLlama(AUTOREGRESSIVE)
-    return [tokenizer, _export(folder, "autoregressive", model, AUTOREGRESSIVE, made_for)]
-
-
-def _export(
-    folder: Path, kind: str, model: torch.nn.Module, shape: Any, summary: dict[str, Any]
-) -> str:
-    settings = JobConfig(input=(str(folder),), output=str(folder / kind))
-    output = artifact.begin(kind, settings)
-    weights.save(model, shape, folder / kind, "video_tokenizer" if kind == "tokenizer" else kind)
-    artifact.finish(output, kind, summary, time.monotonic())
-    return output.uri
+    return untrained.write(tmp_path_factory.mktemp("models"))
 
 
 def _settings(models: list[str], output: Path | str = "/unused", **keys: Any) -> GenerateConfig:

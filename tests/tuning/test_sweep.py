@@ -64,7 +64,7 @@ def trials_of(config_: SweepConfig, dies: str = "") -> Trials:
             tune.report({"height": height + STEPS - step, "step": step})
         return {"height": height, "step": STEPS}
 
-    return Trials(build, run, ("height",))
+    return Trials(build, lambda: run, ("height",))
 
 
 def swept(folder: Path, dies: str = "", **keys: Any) -> tuple[dict[str, Any], list[dict]]:
