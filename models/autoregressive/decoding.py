@@ -111,4 +111,4 @@ def _layer(block: Block) -> _Layer:
 
 def _rows(*weights: Tensor) -> Tensor:
     """Weights (out, in) of one input, side by side as one matrix (in, out) in memory."""
-    return torch.cat([weight.t() for weight in weights], dim=1).contiguous()
+    return torch.cat(weights).t().contiguous()
