@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from infra.config import Section
+from infra.config import Section, Uri
 
 STRIDES = ((1, 2, 2), (2, 2, 2), (2, 2, 2))
 """(time, height, width) strides between the four levels: 4x in time, 8x in space."""
@@ -52,9 +52,9 @@ class CVQConfig(Section):
 
 
 class PerceptualConfig(Section):
-    """LPIPS of each frame (Zhang et al. 2018, version 0.1, VGG16). Loong does not name its losses."""
+    """LPIPS of each frame (Zhang et al. 2018, version 0.1, VGG16). Open in Loong."""
 
-    weights: str | None = None
+    weights: Uri | None = None
     """URI of a safetensors file with VGG16 and the linear heads (`models.tokenizer.perceptual` says
     how to make it); None leaves the term out."""
     weight: Annotated[float, Field(gt=0)] = 1.0

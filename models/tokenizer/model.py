@@ -27,11 +27,14 @@ class TokenizerOutput(NamedTuple):
     """BCTHW like the input; not clamped, so that gradients live outside [-1, 1]."""
     ids_BTHW: Tensor
     losses: dict[str, Tensor]
-    """"l1", "l2" and "commitment" (the codebook loss, beta included), unweighted scalars."""
+    """"l1", "l2" and "commitment" (the codebook loss, beta included), unweighted scalars; more in
+    `TrainingTokenizer`."""
     loss: Tensor
     """Their weighted sum."""
     perplexity: Tensor
     """Effective number of codes in the batch."""
+    logits: dict[str, Tensor]
+    """Means of a discriminator's logits by name; empty without one."""
 
 
 class VideoTokenizer(nn.Module):
@@ -71,6 +74,7 @@ class VideoTokenizer(nn.Module):
             losses=losses,
             loss=total_loss(losses, self.config),
             perplexity=code.perplexity,
+            logits={},
         )
 
     @torch.no_grad()
