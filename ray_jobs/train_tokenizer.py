@@ -15,13 +15,14 @@ from torch import Tensor
 from data_prep.loader import Sample
 from infra import artifact, storage
 from infra.artifact import Output
-from infra.config import JobConfig
+from infra.config import JobConfig, Uri
 from infra.errors import UserError
 from infra.job import Job, main
 from models import weights
 from models.evaluation.reconstruction import constant_colour_psnr_db, psnr_db
 from models.evaluation.tokens import usage
 from models.tokenizer.config import TokenizerConfig
+from models.tokenizer.inflation import TrainedOn, inflate
 from models.tokenizer.model import VideoTokenizer, parameter_count
 from models.tokenizer.perceptual import Perceptual
 from models.tokenizer.training import (
@@ -47,6 +48,11 @@ class TrainTokenizerConfig(JobConfig):
     stages: Annotated[tuple[StageConfig, ...], Field(min_length=1)]
     """In the paper 1, then 17, then 65 frames."""
     run: RunConfig = RunConfig()
+    inflate_from: Uri | None = None
+    """URI of an exported tokenizer to start from that may have fewer frames in its temporal kernels
+    (`models.tokenizer.inflation`); in place of ``run.initial``."""
+    inflate_trained_on: TrainedOn = "images"
+    """What that tokenizer has seen. After images alone its taps in time are only their sum."""
 
 
 class TokenizerTask:
@@ -54,9 +60,15 @@ class TokenizerTask:
 
     unit = "frames"
 
-    def __init__(self, config: TokenizerConfig) -> None:
-        """Remember the settings; the model is built in the worker."""
+    def __init__(self, config: TokenizerConfig, inflate: TrainedOn | None = None) -> None:
+        """Remember the settings; the model is built in the worker.
+
+        Args:
+            config: of the tokenizer.
+            inflate: `load` inflates what it reads, which has seen this; None: takes it as it is.
+        """
         self._config = config
+        self._inflate: TrainedOn | None = inflate
 
     def build(self) -> VideoTokenizer:
         """Return a fresh tokenizer with what judges it; on the meta device only check LPIPS's file.
@@ -128,10 +140,17 @@ class TokenizerTask:
 
     def load(self, model: torch.nn.Module, uri: str) -> None:
         """Fill a built model from an exported one; a discriminator stays as it is."""
+        config = self._config if self._inflate is None else exported.tokenizer_config(uri)
         with next(model.parameters()).device:
-            plain = VideoTokenizer(self._config)
-        exported.fill(plain, uri, VideoTokenizer.export_name)
-        model.load_state_dict({**model.state_dict(), **plain.state_dict()})
+            read = VideoTokenizer(config)
+        exported.fill(read, uri, VideoTokenizer.export_name)
+        state = read.state_dict()
+        if self._inflate is not None:
+            try:
+                state = inflate(state, config, self._config, self._inflate)
+            except ValueError as error:
+                raise UserError(f"inflate_from: {uri} does not fit: {error}") from None
+        model.load_state_dict({**model.state_dict(), **state})
 
 
 def _fill_perceptual(perceptual: Perceptual, uri: str) -> None:
@@ -155,7 +174,8 @@ def _frames(x_BCTHW: Tensor) -> list[np.ndarray]:
 
 def plan(config: TrainTokenizerConfig) -> list[str]:
     """Return what a run would do; see :class:`infra.job.Job`."""
-    check(TokenizerTask(config.model), config, config.stages, config.run)
+    task, settings = _task(config)
+    check(task, config, config.stages, settings)
     if config.run.deepspeed.precision != "fp32":
         raise UserError(
             f"run.deepspeed.precision: {config.run.deepspeed.precision}; allowed is fp32 (the "
@@ -178,6 +198,19 @@ def plan(config: TrainTokenizerConfig) -> list[str]:
     return lines + _judges(config.model)
 
 
+def _task(config: TrainTokenizerConfig) -> tuple[TokenizerTask, RunConfig]:
+    """Return the task and the run's settings, which begin with the tokenizer to inflate, if any."""
+    if config.inflate_from is None:
+        return TokenizerTask(config.model), config.run
+    if config.run.initial is not None:
+        raise UserError(
+            f"inflate_from: {config.inflate_from}; run.initial is {config.run.initial}: allowed is "
+            "one of them"
+        )
+    run = config.run.model_copy(update={"initial": config.inflate_from})
+    return TokenizerTask(config.model, config.inflate_trained_on), run
+
+
 def _judges(model: TokenizerConfig) -> list[str]:
     """Return what of the loss is on."""
     perceptual, adversarial = model.perceptual, model.adversarial
@@ -192,7 +225,8 @@ def _judges(model: TokenizerConfig) -> list[str]:
 
 def run(config: TrainTokenizerConfig, output: Output) -> dict[str, Any]:
     """Train and return the summary."""
-    figures = launch(TokenizerTask(config.model), config, config.stages, config.run, output)
+    task, settings = _task(config)
+    figures = launch(task, config, config.stages, settings, output)
     return {**figures, "parameters": parameter_count(config.model)}
 
 
