@@ -94,18 +94,28 @@ def load_into(model: nn.Module, path: Path) -> None:
     Raises:
         UserError: keys are missing, unexpected or misshaped; the model is then unchanged.
     """
-    state = load_state(path)
-    forms = {key: _form(tensor) for key, tensor in state.items()}
-    _check(str(_weights_file(path)), model.state_dict(), forms)
+    state = load_like(model.state_dict(), path)
     with torch.no_grad():
         model.load_state_dict(state)
 
 
-def check_fits(model: nn.Module, header: bytes, name: str) -> None:
-    """Raise UserError as :func:`load_into` would; reads no weights, and `model` may be on meta.
+def load_like(wanted: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return :func:`load_state`, if every name, shape and kind of number is as in `wanted`.
+
+    Raises:
+        UserError: keys are missing, unexpected or misshaped.
+    """
+    state = load_state(path)
+    forms = {key: _form(tensor) for key, tensor in state.items()}
+    _check(str(_weights_file(path)), wanted, forms)
+    return state
+
+
+def check_fits(wanted: dict[str, Tensor], header: bytes, name: str) -> None:
+    """Raise UserError as :func:`load_like` would; reads no weights, and `wanted` may be on meta.
 
     Args:
-        model: what would be filled.
+        wanted: a state dict of what would be filled.
         header: the JSON header of a safetensors file (:func:`header_bytes` of its first 8).
         name: of the file, for the error.
     """
@@ -114,7 +124,7 @@ def check_fits(model: nn.Module, header: bytes, name: str) -> None:
         forms = {key: _kind(entry["dtype"]) + str(entry["shape"]) for key, entry in entries.items()}
     except (ValueError, KeyError, AttributeError, TypeError):
         raise UserError(f"{name}: not a safetensors file") from None
-    _check(name, model.state_dict(), forms)
+    _check(name, wanted, forms)
 
 
 def header_bytes(start: bytes) -> int:

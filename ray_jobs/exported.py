@@ -50,12 +50,17 @@ def fill(model: nn.Module, uri: str, name: str) -> None:
         raise UserError(f"{uri}: holds a model of kind {kind}; allowed is {name}")
     file = storage.join(uri, weights.WEIGHTS_FILE)
     if next(model.parameters()).is_meta:
-        with storage.open_input(file) as stream:
-            header = stream.read(weights.header_bytes(stream.read(8)))
-        weights.check_fits(model, header, file)
+        check_fits(model.state_dict(), file)
         return
     with storage.local_copy(file) as copy:
         weights.load_into(model, copy)
+
+
+def check_fits(wanted: dict[str, Tensor], uri: str) -> None:
+    """Raise UserError unless a safetensors file has the tensors of `wanted`; reads its header."""
+    with storage.open_input(uri) as stream:
+        header = stream.read(weights.header_bytes(stream.read(8)))
+    weights.check_fits(wanted, header, uri)
 
 
 def tokenizer_config(uri: str) -> TokenizerConfig:

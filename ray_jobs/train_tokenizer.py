@@ -13,16 +13,24 @@ from pydantic import Field
 from torch import Tensor
 
 from data_prep.loader import Sample
-from infra import artifact
+from infra import artifact, storage
 from infra.artifact import Output
-from infra.config import JobConfig
+from infra.config import JobConfig, Uri
 from infra.errors import UserError
 from infra.job import Job, main
 from models import weights
 from models.evaluation.reconstruction import constant_colour_psnr_db, psnr_db
 from models.evaluation.tokens import usage
 from models.tokenizer.config import TokenizerConfig
-from models.tokenizer.model import VideoTokenizer
+from models.tokenizer.inflation import TrainedOn, inflate
+from models.tokenizer.model import VideoTokenizer, parameter_count
+from models.tokenizer.perceptual import Perceptual
+from models.tokenizer.training import (
+    TrainingTokenizer,
+    for_training,
+    tokenizer_config,
+    tokenizer_state,
+)
 from ray_jobs import exported
 from ray_jobs.exported import to_frames, to_pixels
 from ray_jobs.training.config import RunConfig, StageConfig
@@ -40,6 +48,11 @@ class TrainTokenizerConfig(JobConfig):
     stages: Annotated[tuple[StageConfig, ...], Field(min_length=1)]
     """In the paper 1, then 17, then 65 frames."""
     run: RunConfig = RunConfig()
+    inflate_from: Uri | None = None
+    """URI of an exported tokenizer to start from that may have fewer frames in its temporal kernels
+    (`models.tokenizer.inflation`); in place of ``run.initial``."""
+    inflate_trained_on: TrainedOn = "images"
+    """What that tokenizer has seen. After images alone its taps in time are only their sum."""
 
 
 class TokenizerTask:
@@ -47,13 +60,27 @@ class TokenizerTask:
 
     unit = "frames"
 
-    def __init__(self, config: TokenizerConfig) -> None:
-        """Remember the settings; the model is built in the worker."""
+    def __init__(self, config: TokenizerConfig, inflate: TrainedOn | None = None) -> None:
+        """Remember the settings; the model is built in the worker.
+
+        Args:
+            config: of the tokenizer.
+            inflate: `load` inflates what it reads, which has seen this; None: takes it as it is.
+        """
         self._config = config
+        self._inflate: TrainedOn | None = inflate
 
     def build(self) -> VideoTokenizer:
-        """Return a fresh tokenizer."""
-        return VideoTokenizer(self._config)
+        """Return a fresh tokenizer with what judges it; on the meta device only check LPIPS's file.
+
+        Raises:
+            UserError: ``perceptual.weights`` is not there, or no such file.
+        """
+        model = for_training(self._config)
+        uri = self._config.perceptual.weights
+        if isinstance(model, TrainingTokenizer) and model.perceptual is not None and uri:
+            _fill_perceptual(model.perceptual, uri)
+        return model
 
     def loss(
         self, model: torch.nn.Module, samples: list[Sample], stage: StageConfig
@@ -63,6 +90,7 @@ class TokenizerTask:
         out = model(x_BCTHW)
         parts = {name: value.detach() for name, value in out.losses.items()}
         parts["codebook_perplexity"] = out.perplexity.detach()
+        parts |= {f"discriminator_{name}": value for name, value in out.logits.items()}
         return out.loss, parts, x_BCTHW.shape[0] * x_BCTHW.shape[2]
 
     def validate(
@@ -72,6 +100,8 @@ class TokenizerTask:
         tokenizer = cast(VideoTokenizer, model)
         device = next(model.parameters()).device
         errors, baselines, ids, rows = [], [], [], []
+        perceptual = getattr(model, "perceptual", None)
+        distances = []
         for number, sample in enumerate(samples):
             x_BCTHW = _pixels([sample], device)
             codes = tokenizer.encode(x_BCTHW)
@@ -79,6 +109,8 @@ class TokenizerTask:
             errors.append(float(psnr_db(x_BCTHW, y_BCTHW)))
             baselines.append(float(constant_colour_psnr_db(x_BCTHW)))
             ids.append(codes.flatten().cpu())
+            if perceptual is not None:
+                distances.append(float(perceptual(x_BCTHW, y_BCTHW).mean()))
             if number < PICTURED_CLIPS:
                 rows += [_frames(x_BCTHW), _frames(y_BCTHW)]
         use = usage(torch.cat(ids), tokenizer.codebook_size)
@@ -88,6 +120,7 @@ class TokenizerTask:
             "frames": int(samples[0]["pixels"].shape[0]),
             "psnr_db": float(np.mean(errors)),
             "psnr_constant_colour_db": float(np.mean(baselines)),
+            **({"lpips": float(np.mean(distances))} if distances else {}),
             "codebook_size": tokenizer.codebook_size,
             "codebook_used": use.used,
             "codebook_perplexity": use.perplexity,
@@ -97,12 +130,36 @@ class TokenizerTask:
         return figures, {"validation.png": png([originals, copies])}
 
     def export(self, state: dict[str, Tensor], folder: str) -> None:
-        """Write the tokenizer's weights and settings."""
-        weights.save_state(state, self._config, Path(folder), VideoTokenizer.export_name)
+        """Write the tokenizer's weights and settings; what judged it stays behind."""
+        weights.save_state(
+            tokenizer_state(state),
+            tokenizer_config(self._config),
+            Path(folder),
+            VideoTokenizer.export_name,
+        )
 
     def load(self, model: torch.nn.Module, uri: str) -> None:
-        """Fill a built model from an exported one."""
-        exported.fill(model, uri, VideoTokenizer.export_name)
+        """Fill a built model from an exported one; a discriminator stays as it is."""
+        config = self._config if self._inflate is None else exported.tokenizer_config(uri)
+        with next(model.parameters()).device:
+            read = VideoTokenizer(config)
+        exported.fill(read, uri, VideoTokenizer.export_name)
+        state = read.state_dict()
+        if self._inflate is not None:
+            try:
+                state = inflate(state, config, self._config, self._inflate)
+            except ValueError as error:
+                raise UserError(f"inflate_from: {uri} does not fit: {error}") from None
+        model.load_state_dict({**model.state_dict(), **state})
+
+
+def _fill_perceptual(perceptual: Perceptual, uri: str) -> None:
+    wanted = perceptual.weights()
+    if next(iter(wanted.values())).is_meta:
+        exported.check_fits(wanted, uri)
+        return
+    with storage.local_copy(uri) as file:
+        perceptual.fill(weights.load_like(wanted, file))
 
 
 def _pixels(samples: list[Sample], device: torch.device) -> Tensor:
@@ -117,11 +174,17 @@ def _frames(x_BCTHW: Tensor) -> list[np.ndarray]:
 
 def plan(config: TrainTokenizerConfig) -> list[str]:
     """Return what a run would do; see :class:`infra.job.Job`."""
-    check(TokenizerTask(config.model), config, config.stages, config.run)
+    task, settings = _task(config)
+    check(task, config, config.stages, settings)
     if config.run.deepspeed.precision != "fp32":
         raise UserError(
             f"run.deepspeed.precision: {config.run.deepspeed.precision}; allowed is fp32 (the "
             "codebook is moved by steps that lower precisions lose)"
+        )
+    if config.model.adversarial is not None and config.run.deepspeed.zero_stage == 3:
+        raise UserError(
+            "run.deepspeed.zero_stage: 3; with model.adversarial allowed are 0, 1 and 2 (the "
+            "tokenizer is judged by copies of the discriminator's weights, which ZeRO 3 shares out)"
         )
     if len(config.input) != 1:
         raise UserError(f"input: {len(config.input)} URIs; allowed is one artifact of kind pixels")
@@ -132,12 +195,39 @@ def plan(config: TrainTokenizerConfig) -> list[str]:
         lines.append(
             f"stage {stage.name}: {stage.steps} steps of {stage.batch_size} clips, {lengths} frames"
         )
-    return lines
+    return lines + _judges(config.model)
+
+
+def _task(config: TrainTokenizerConfig) -> tuple[TokenizerTask, RunConfig]:
+    """Return the task and the run's settings, which begin with the tokenizer to inflate, if any."""
+    if config.inflate_from is None:
+        return TokenizerTask(config.model), config.run
+    if config.run.initial is not None:
+        raise UserError(
+            f"inflate_from: {config.inflate_from}; run.initial is {config.run.initial}: allowed is "
+            "one of them"
+        )
+    run = config.run.model_copy(update={"initial": config.inflate_from})
+    return TokenizerTask(config.model, config.inflate_trained_on), run
+
+
+def _judges(model: TokenizerConfig) -> list[str]:
+    """Return what of the loss is on."""
+    perceptual, adversarial = model.perceptual, model.adversarial
+    lpips = "off (model.perceptual.weights is not set)"
+    if perceptual.weights is not None:
+        lpips = f"weight {perceptual.weight:g}, weights of {perceptual.weights}"
+    gan = "off (model.adversarial is not set)"
+    if adversarial is not None:
+        gan = f"weight {adversarial.weight:g}, from pass {adversarial.start_step}"
+    return [f"perceptual loss: {lpips}", f"discriminator: {gan}"]
 
 
 def run(config: TrainTokenizerConfig, output: Output) -> dict[str, Any]:
     """Train and return the summary."""
-    return launch(TokenizerTask(config.model), config, config.stages, config.run, output)
+    task, settings = _task(config)
+    figures = launch(task, config, config.stages, settings, output)
+    return {**figures, "parameters": parameter_count(config.model)}
 
 
 JOB = Job("train_tokenizer", "tokenizer", TrainTokenizerConfig, plan, run)

@@ -18,6 +18,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from infra.seeding import derive
 from models.tokenizer import anchors
@@ -31,7 +32,8 @@ class QuantizerOutput(NamedTuple):
     """The chosen codes; their gradient goes straight through to the features."""
     ids_BTHW: Tensor
     loss: Tensor
-    """beta ||sg(zq) - z||^2 + ||zq - sg(z)||^2, mean over elements."""
+    """beta ||sg(zq) - z||^2 + ||zq - sg(z)||^2, mean over elements; in train mode plus the
+    contrastive term times its weight."""
     perplexity: Tensor
     """exp of the entropy of the codes chosen in this batch, over all ranks in training."""
 
@@ -70,6 +72,8 @@ class ClusteringVQ(nn.Module):
             code_BCTHW, z_BCTHW.detach()
         )
         share_K = self._share(ids_BTHW)
+        if self.training and self.config.contrastive_weight:
+            loss = loss + self.config.contrastive_weight * self.contrast(_rows(z_BCTHW.detach()))
         if self.training:
             self._update(_rows(z_BCTHW.detach()), share_K)
         return QuantizerOutput(
@@ -103,6 +107,29 @@ class ClusteringVQ(nn.Module):
             row_N1 = rows_ND.square().sum(dim=1, keepdim=True)
             code_K = codebook_KD.square().sum(dim=1)
             return 2 * rows_ND @ codebook_KD.t() - row_N1 - code_K
+
+    def contrast(self, rows_ND: Tensor) -> Tensor:
+        """Return the contrastive term: each code shall be near its nearest features, far from most.
+
+        For each code the positive is the mean similarity of its N / K nearest features (at least
+        one), the negatives are those of its N / 2 farthest; the term is the cross entropy of the
+        positive among them at temperature 0.07, mean over codes (the public code of CVQ-VAE; the
+        paper leaves the numbers open). It moves the codes only, and sees the features of this rank
+        and micro-batch alone: sorting those of all ranks would send them all.
+        """
+        codes_KD = self.codebook.clone()  # the codebook is overwritten before the backward pass
+        step = max(1, anchors.CHUNK_ELEMENTS // len(rows_ND))
+
+        def part(some_KD: Tensor) -> Tensor:
+            scores_KN = self.similarity(rows_ND, some_KD).t() / self.config.contrastive_temperature
+            near = max(1, len(rows_ND) // self.config.size)
+            near_K1 = scores_KN.topk(near, dim=1).values.mean(dim=1, keepdim=True)
+            far_KN = scores_KN.topk(len(rows_ND) // 2, dim=1, largest=False).values
+            all_KN = torch.cat([near_K1, far_KN], dim=1)
+            return (all_KN.logsumexp(dim=1) - near_K1[:, 0]).sum()
+
+        parts = [checkpoint(part, some, use_reentrant=False) for some in codes_KD.split(step)]
+        return torch.stack(parts).sum() / self.config.size
 
     @torch.no_grad()
     def _share(self, ids_BTHW: Tensor) -> Tensor:

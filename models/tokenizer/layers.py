@@ -8,12 +8,46 @@ A causal convolution over frames a b c d with a kernel of 3 frames sees, by outp
 
     stride 1    a a|a     a a|a b   a|a b c   a b c d     (left of | is padding)
     stride 2    a a|a               a b c                 T = 1 + 2k frames become 1 + k
+
+Given a `Stream`, left of | are the last frames of the chunk before, from the second chunk on.
 """
+
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+class Stream:
+    """What the causal convolutions of one network remember between the chunks of one clip.
+
+    At most two frames a convolution, whatever the length of the clip.
+
+    Attributes:
+        first: Whether the chunk under way is the first of its clip; the caller clears it.
+        frames: For each convolution that needs one, the frames before the next chunk, BCTHW.
+    """
+
+    def __init__(self) -> None:
+        """Begin a clip."""
+        self.first = True
+        self.frames: dict[nn.Module, Tensor] = {}
+
+
+Layer = Callable[[Tensor, Stream | None], Tensor]
+
+
+def run(layers: Iterable[Layer], x_BCTHW: Tensor, stream: Stream | None, recompute: bool) -> Tensor:
+    """Apply layers in turn; with `recompute` keep only their inputs for the backward pass."""
+    for layer in layers:
+        if recompute:
+            x_BCTHW = checkpoint(layer, x_BCTHW, stream, use_reentrant=False)
+        else:
+            x_BCTHW = layer(x_BCTHW, stream)
+    return x_BCTHW
 
 
 class CausalConv3d(nn.Module):
@@ -44,7 +78,7 @@ class CausalConv3d(nn.Module):
             padding=(0, half, half),
         )
 
-    def forward(self, x_BCTHW: Tensor) -> Tensor:
+    def forward(self, x_BCTHW: Tensor, stream: Stream | None = None) -> Tensor:
         """Convolve; output frame t depends on input frames up to ``t * stride`` only.
 
         An image fills the kernel with copies of itself, so its taps in time add up to one and
@@ -52,12 +86,27 @@ class CausalConv3d(nn.Module):
         """
         if not self.time_padding:
             return self.conv(x_BCTHW)
+        if stream is not None:
+            return self._next(x_BCTHW, stream)
         if x_BCTHW.shape[2] == 1:
             conv = self.conv
             taps = conv.weight.sum(dim=2, keepdim=True)
             return F.conv3d(x_BCTHW, taps, conv.bias, conv.stride, conv.padding)
+        return self.conv(self._padded(x_BCTHW))
+
+    def _padded(self, x_BCTHW: Tensor) -> Tensor:
         first = x_BCTHW[:, :, :1].expand(-1, -1, self.time_padding, -1, -1)
-        return self.conv(torch.cat([first, x_BCTHW], dim=2))
+        return torch.cat([first, x_BCTHW], dim=2)
+
+    def _next(self, x_BCTHW: Tensor, stream: Stream) -> Tensor:
+        if stream.first:
+            x_BCTHW = self._padded(x_BCTHW)
+        else:
+            x_BCTHW = torch.cat([stream.frames[self], x_BCTHW], dim=2)
+        y_BCTHW = self.conv(x_BCTHW)
+        passed = y_BCTHW.shape[2] * self.conv.stride[0]
+        stream.frames[self] = x_BCTHW[:, :, passed:].clone()  # a view would keep the whole chunk
+        return y_BCTHW
 
 
 class FrameGroupNorm(nn.GroupNorm):
@@ -81,10 +130,10 @@ class ResBlock(nn.Module):
         self.norm2 = FrameGroupNorm(groups, channels, eps=1e-6)
         self.conv2 = CausalConv3d(channels, channels, time_kernel)
 
-    def forward(self, x_BCTHW: Tensor) -> Tensor:
+    def forward(self, x_BCTHW: Tensor, stream: Stream | None = None) -> Tensor:
         """Return a tensor of the input's shape."""
-        h = self.conv1(F.silu(self.norm1(x_BCTHW)))
-        return x_BCTHW + self.conv2(F.silu(self.norm2(h)))
+        h = self.conv1(F.silu(self.norm1(x_BCTHW)), stream)
+        return x_BCTHW + self.conv2(F.silu(self.norm2(h)), stream)
 
 
 class Downsample(nn.Module):
@@ -95,12 +144,13 @@ class Downsample(nn.Module):
     ) -> None:
         """Make a convolution with `stride` over (T, H, W), each 1 or 2."""
         super().__init__()
+        self.stride = stride
         time_kernel = 3 if stride[0] == 2 else time_kernel
         self.conv = CausalConv3d(in_channels, out_channels, time_kernel, stride=stride)
 
-    def forward(self, x_BCTHW: Tensor) -> Tensor:
+    def forward(self, x_BCTHW: Tensor, stream: Stream | None = None) -> Tensor:
         """Return the tensor divided by the stride."""
-        return self.conv(x_BCTHW)
+        return self.conv(x_BCTHW, stream)
 
 
 class Upsample(nn.Module):
@@ -119,14 +169,15 @@ class Upsample(nn.Module):
         time, height, width = stride
         self.conv = CausalConv3d(in_channels, out_channels * time * height * width, time_kernel)
 
-    def forward(self, x_BCTHW: Tensor) -> Tensor:
+    def forward(self, x_BCTHW: Tensor, stream: Stream | None = None) -> Tensor:
         """Return the tensor multiplied by the stride, less ``stride[0] - 1`` first frames."""
         time, height, width = self.stride
         x_BTHWC = rearrange(
-            self.conv(x_BCTHW),
+            self.conv(x_BCTHW, stream),
             "b (i j k c) t h w -> b (t i) (h j) (w k) c",
             i=time,
             j=height,
             k=width,
         )
-        return rearrange(x_BTHWC[:, time - 1 :], "b t h w c -> b c t h w")
+        dropped = time - 1 if stream is None or stream.first else 0
+        return rearrange(x_BTHWC[:, dropped:], "b t h w c -> b c t h w")

@@ -1,4 +1,4 @@
-"""Losses of the tokenizer: reconstruction and codebook. Perceptual and GAN terms: see README."""
+"""Losses of the tokenizer: reconstruction, and the weighted sum of all terms."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,11 +15,18 @@ def total_loss(losses: dict[str, Tensor], config: TokenizerConfig) -> Tensor:
     """Return the weighted sum that training minimises.
 
     Args:
-        losses: "l1", "l2" and "commitment", as `VideoTokenizer.forward` gives them.
-        config: holds ``l1_weight``, ``l2_weight`` and ``commitment_weight``.
+        losses: "l1", "l2" and "commitment", and what `TrainingTokenizer.forward` adds.
+        config: holds a weight for each; that of "discriminator" is 1.
     """
-    return (
-        config.l1_weight * losses["l1"]
-        + config.l2_weight * losses["l2"]
-        + config.commitment_weight * losses["commitment"]
-    )
+    weights = {
+        "l1": config.l1_weight,
+        "l2": config.l2_weight,
+        "commitment": config.commitment_weight,
+        "perceptual": config.perceptual.weight,
+    }
+    if config.adversarial is not None:
+        weights["adversarial"] = config.adversarial.weight
+        weights["discriminator"] = 1.0
+        weights["lecam"] = config.adversarial.lecam_weight
+    parts = [weights[name] * loss for name, loss in losses.items()]
+    return sum(parts[1:], start=parts[0])

@@ -4,15 +4,17 @@ Shape legend: B clip, C channel (3 at the pixel end), T frame or latent frame, H
 A clip of 1 + 4k frames of 8h x 8w pixels is (1 + k) x h x w ids; an image is a clip of 1 frame.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from models.tokenizer.config import SPACE_STRIDE, TokenizerConfig, check_frames
+from models.tokenizer.config import SPACE_STRIDE, TIME_STRIDE, TokenizerConfig, check_frames
 from models.tokenizer.cvq import ClusteringVQ
 from models.tokenizer.decoder import Decoder
 from models.tokenizer.encoder import Encoder
+from models.tokenizer.layers import Stream
 from models.tokenizer.losses import reconstruction_losses, total_loss
 
 RANGE_TOLERANCE = 1e-3
@@ -25,11 +27,14 @@ class TokenizerOutput(NamedTuple):
     """BCTHW like the input; not clamped, so that gradients live outside [-1, 1]."""
     ids_BTHW: Tensor
     losses: dict[str, Tensor]
-    """"l1", "l2" and "commitment" (the codebook loss, beta included), unweighted scalars."""
+    """"l1", "l2" and "commitment" (the codebook loss, beta included), unweighted scalars; more in
+    `TrainingTokenizer`."""
     loss: Tensor
     """Their weighted sum."""
     perplexity: Tensor
     """Effective number of codes in the batch."""
+    logits: dict[str, Tensor]
+    """Means of a discriminator's logits by name; empty without one."""
 
 
 class VideoTokenizer(nn.Module):
@@ -69,6 +74,7 @@ class VideoTokenizer(nn.Module):
             losses=losses,
             loss=total_loss(losses, self.config),
             perplexity=code.perplexity,
+            logits={},
         )
 
     @torch.no_grad()
@@ -94,6 +100,49 @@ class VideoTokenizer(nn.Module):
         """
         return self.decoder(_channels_last(self.lookup(ids_BTHW))).clamp(-1, 1)
 
+    @torch.no_grad()
+    def encode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Encode a clip chunk by chunk, in memory that does not grow with its length.
+
+        Args:
+            chunks: consecutive frames (B, 3, T, H, W) in [-1, 1]: 1 + 4k frames in the first chunk,
+                4k in each later one, k at least 1.
+
+        Yields:
+            The ids (B, t, H/8, W/8) of each chunk. Joined along time they are those of `encode` of
+            the joined chunks.
+
+        Raises:
+            ValueError: a chunk has another number of frames, shape, type or range.
+        """
+        stream, first = Stream(), None
+        for x_BCTHW in chunks:
+            _check_pixels(x_BCTHW, stream.first)
+            first = _same_shape(x_BCTHW, first)
+            yield self.quantizer.nearest(self.encoder(_channels_last(x_BCTHW), stream))
+            stream.first = False
+
+    @torch.no_grad()
+    def decode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Decode a clip chunk by chunk, in memory that does not grow with its length.
+
+        Args:
+            chunks: consecutive ids (B, T, H, W), each chunk of any T from 1 up.
+
+        Yields:
+            The frames of each chunk in [-1, 1]: 1 + 4 (T - 1) of the first, 4 T of each later one.
+            Joined along time they are those of `decode` of the joined chunks.
+
+        Raises:
+            ValueError: as `decode`, or a chunk has another shape than the first.
+        """
+        stream, first = Stream(), None
+        for ids_BTHW in chunks:
+            code_BCTHW = _channels_last(self.lookup(ids_BTHW))
+            first = _same_shape(code_BCTHW, first)
+            yield self.decoder(code_BCTHW, stream).clamp(-1, 1)
+            stream.first = False
+
     def lookup(self, ids_BTHW: Tensor) -> Tensor:
         """Return the codes (B, dim, T, H, W) of ids; raises ValueError like `decode`."""
         if ids_BTHW.ndim != 4 or ids_BTHW.is_floating_point() or ids_BTHW.is_complex():
@@ -118,11 +167,24 @@ def _channels_last(x_BCTHW: Tensor) -> Tensor:
     return x_BCTHW.contiguous(memory_format=torch.channels_last_3d)
 
 
-def _check_pixels(x_BCTHW: Tensor) -> None:
+def _same_shape(x_BCTHW: Tensor, first: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Return the shape without time, which is that of the first chunk."""
+    batch, _, _, height, width = x_BCTHW.shape
+    if first is not None and (batch, height, width) != first:
+        raise ValueError(
+            f"chunk of (B, H, W) {(batch, height, width)}: expected {first} as in the first chunk"
+        )
+    return batch, height, width
+
+
+def _check_pixels(x_BCTHW: Tensor, first: bool = True) -> None:
     shape = tuple(x_BCTHW.shape)
     if x_BCTHW.ndim != 5 or shape[1] != 3 or shape[0] < 1:
         raise ValueError(f"frames of shape {shape}: expected (B, 3, T, H, W)")
-    check_frames(shape[2])
+    if first:
+        check_frames(shape[2])
+    elif shape[2] < 1 or shape[2] % TIME_STRIDE:
+        raise ValueError(f"chunk of {shape[2]} frames: expected 4k (4, 8, ...) after the first")
     if min(shape[3:]) < SPACE_STRIDE or shape[3] % SPACE_STRIDE or shape[4] % SPACE_STRIDE:
         raise ValueError(f"frames of {shape[3]} x {shape[4]} px: expected multiples of 8")
     if not x_BCTHW.is_floating_point():

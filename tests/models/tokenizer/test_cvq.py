@@ -19,13 +19,17 @@ def quantizer(**changes: object) -> ClusteringVQ:
 
 
 @pytest.mark.parametrize("chunk", [anchors.CHUNK_ELEMENTS, 32 * 5])
-@pytest.mark.parametrize("distance", ["cos", "l2"])
+@pytest.mark.parametrize("kind", ["cos", "l2", "l2_contras"])
 def test_every_step_equals_the_golden(
-    distance: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+    kind: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(anchors, "CHUNK_ELEMENTS", chunk)  # 32 features at once, or 5
-    gold = load_file(GOLDEN / f"cvq_closest_{distance}.safetensors")
-    vq = quantizer(size=32, dim=8, distance=distance, anchor="closest")
+    # 32 features at once, or 5; the contrastive term takes all codes at once, or one
+    monkeypatch.setattr(anchors, "CHUNK_ELEMENTS", chunk)
+    gold = load_file(GOLDEN / f"cvq_closest_{kind}.safetensors")
+    distance, _, contras = kind.partition("_")
+    vq = quantizer(
+        size=32, dim=8, distance=distance, anchor="closest", contrastive_weight=float(bool(contras))
+    )
     with torch.no_grad():
         vq.codebook.copy_(gold["in.codebook0"])
     for step, z_BCHW in enumerate(gold["in.z"]):
@@ -107,6 +111,16 @@ def test_draws_differ_between_updates_and_seeds() -> None:
     one(z)
     other(z)
     assert not torch.equal(one.codebook, other.codebook)
+
+
+def test_the_contrastive_term_moves_codes_only_and_not_in_eval_mode() -> None:
+    z = torch.randn(1, 4, 3, 4, 4, requires_grad=True)
+    plain, term = quantizer(), quantizer(contrastive_weight=0.5)
+    with_term, without = term(z).loss, plain(z).loss
+    assert with_term > without
+    (difference,) = torch.autograd.grad(with_term - without, z, retain_graph=True)
+    assert difference.abs().max() < 1e-7
+    assert torch.equal(quantizer(contrastive_weight=0.5).eval()(z).loss, without)
 
 
 def test_eval_mode_and_nearest_change_nothing() -> None:

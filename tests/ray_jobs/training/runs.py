@@ -1,4 +1,4 @@
-"""Small runs of three kinds of model, and a way to kill their workers."""
+"""Small runs of four kinds of model, and a way to kill their workers."""
 
 import json
 import os
@@ -24,6 +24,7 @@ from infra.config import JobConfig, Resources
 from models.autoregressive.config import ARConfig
 from models.autoregressive.vocabulary import Vocabulary
 from models.tokenizer import CVQConfig, TokenizerConfig
+from models.tokenizer.config import AdversarialConfig
 from ray_jobs.train_autoregressive import ARStageConfig, AutoregressiveTask
 from ray_jobs.train_tokenizer import TokenizerTask
 from ray_jobs.training.config import DeepSpeedConfig, RunConfig, StageConfig
@@ -153,18 +154,23 @@ class Kind:
     data: str
     stage: type[StageConfig]
     micro_batch_size: int | None = None
+    low_precision: bool = True
+    most_zero: int = 3
 
 
+TOKENIZER = TokenizerConfig(
+    height_px=SIZE, width_px=SIZE, channels=8, channel_multipliers=(1, 1, 1, 1),
+    res_blocks=(0, 0, 1, 1), middle_blocks=0, groups=4, codebook=CVQConfig(size=CODES, dim=4),
+)  # fmt: skip
+ADVERSARIAL = TOKENIZER.model_copy(
+    update={"adversarial": AdversarialConfig(channels=8, layers=2, start_step=1, lecam_decay=0.5)}
+)
 KINDS = {
     "tokenizer": Kind(
-        lambda: TokenizerTask(
-            TokenizerConfig(
-                height_px=SIZE, width_px=SIZE, channels=8, channel_multipliers=(1, 1, 1, 1),
-                res_blocks=(0, 0, 1, 1), middle_blocks=0, groups=4,
-                codebook=CVQConfig(size=CODES, dim=4),
-            )
-        ),
-        "pixels", StageConfig,
+        lambda: TokenizerTask(TOKENIZER), "pixels", StageConfig, low_precision=False
+    ),
+    "adversarial": Kind(
+        lambda: TokenizerTask(ADVERSARIAL), "pixels", StageConfig, low_precision=False, most_zero=2
     ),
     "autoregressive": Kind(
         lambda: AutoregressiveTask(

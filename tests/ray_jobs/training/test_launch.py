@@ -17,6 +17,7 @@ from ray_jobs.train_autoregressive import AutoregressiveTask
 from ray_jobs.train_tokenizer import TokenizerTask
 from ray_jobs.training.config import DeepSpeedConfig, RunConfig, StageConfig
 from ray_jobs.training.launch import check
+from tests.ray_jobs.training import runs
 
 SMALL = TokenizerConfig(channels=8, channel_multipliers=(1, 1, 1, 1), res_blocks=(0, 0, 0, 0),
                         middle_blocks=0, groups=4, codebook=CVQConfig(size=4, dim=2))  # fmt: skip
@@ -54,9 +55,8 @@ def test_patterns_that_name_nothing() -> None:
 
 
 def test_recomputing_where_nothing_can() -> None:
-    refuse(
-        "recompute_activations: true; this model has no part", run={"recompute_activations": True}
-    )
+    run = {"recompute_activations": True}
+    refuse("recompute_activations: true; this model has no part", runs.DiTTask(), run=run)
 
 
 def test_fp16_without_gpus() -> None:

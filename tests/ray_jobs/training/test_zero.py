@@ -40,9 +40,10 @@ ZERO = {
 def cases() -> list[tuple[str, str]]:
     return [
         (kind, name)
-        for kind in runs.KINDS
+        for kind, made in runs.KINDS.items()
         for name, settings in ZERO.items()
-        if kind != "tokenizer" or "precision" not in settings
+        if (made.low_precision or "precision" not in settings)
+        and settings.get("zero_stage", 0) <= made.most_zero
     ]
 
 
@@ -110,6 +111,8 @@ def work_of_rank(rank: int, port: int, data: dict[str, str], folder: str) -> Non
         dist.barrier()
         losses += trial.steps(run, engine, STEPS)
         straight = states(engine)
+        if kind == "adversarial":  # it has not stood aside
+            assert straight["discriminator.averaged"] > 0
         with torch.no_grad(), zero.own_writers_whole(engine.module.eval()):
             trial.work.task.validate(engine.module, batches.batch(trial.loader, 0, 0, 1))
         engine.deepspeed.destroy()
