@@ -68,7 +68,7 @@ def test_corners_hold_every_end():
         ({"uniform": [3, 1]}, "from 3 to 1 holds nothing"),
         ({"log": [0, 1]}, "log from 0: allowed is above 0"),
         ({"grid": []}, "space.a.grid"),
-        ({"gird": [1]}, "space.a.gird: unknown key"),
+        ({"gridd": [1]}, "space.a.gridd: unknown key"),
     ],
 )
 def test_parameters_that_cannot_be_are_refused(parameter: dict, said: str):
