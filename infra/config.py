@@ -67,7 +67,8 @@ def load(model: type[C], files: Sequence[str | Path], overrides: Iterable[str] =
 
     Args:
         model: the section to build.
-        files: YAML files; a later one wins over an earlier one, key by key.
+        files: YAML files; a later one wins over an earlier one, key by key. A file may lie over one
+            beside it: ``extends: NAME.yaml``.
         overrides: ``key.sub=value`` strings, the value in YAML. ``list.0.key`` reaches into
             lists, and ``list.NAME.key`` to the item of that ``name``.
 
@@ -113,8 +114,12 @@ def dump(config: Section) -> str:
     return yaml.safe_dump(as_tree(config), sort_keys=False, allow_unicode=True)
 
 
-def read_yaml(file: str) -> dict[str, Any]:
-    """Return the map in a YAML file; raises UserError where there is none."""
+def read_yaml(file: str, _below: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the map in a YAML file, laid over that of the file that its key ``extends`` names.
+
+    Raises:
+        UserError: there is no such file, it is no map, or files extend each other in a circle.
+    """
     if not storage.exists(file):
         raise UserError(f"config file {file}: not found")
     try:
@@ -125,7 +130,14 @@ def read_yaml(file: str) -> dict[str, Any]:
         return {}
     if not isinstance(tree, dict):
         raise UserError(f"config file {file}: holds a {type(tree).__name__}; expected key: value")
-    return tree
+    if (base := tree.pop("extends", None)) is None:
+        return tree
+    if not isinstance(base, str) or "/" in base or file in _below:
+        raise UserError(
+            f"config file {file}: extends {base!r}; allowed is the name of another file beside it"
+        )
+    beside = storage.join(storage.absolute(file).rsplit("/", 1)[0], base)
+    return merge(read_yaml(beside, (*_below, file)), tree)
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

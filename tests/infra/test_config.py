@@ -84,3 +84,26 @@ def test_local_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     loaded = config.load(Example, [], ["input=[a, 's3://b/c/']", "output=out"])
     assert loaded.input == (f"{tmp_path}/a", "s3://b/c")
     assert loaded.output == f"{tmp_path}/out"
+
+
+def test_a_file_may_extend_one_beside_it(tmp_path: Path):
+    (tmp_path / "low.yaml").write_text("steps: 2\ninner: {rate: 2.0, name: low}\n")
+    (tmp_path / "middle.yaml").write_text("extends: low.yaml\ninner: {name: middle}\n")
+    (tmp_path / "high.yaml").write_text("extends: middle.yaml\nsteps: 3\n")
+    loaded = config.load(Example, [tmp_path / "high.yaml"], BASE)
+    assert (loaded.steps, loaded.inner.rate, loaded.inner.name) == (3, 2.0, "middle")
+
+
+@pytest.mark.parametrize("base", ["a.yaml", "../low.yaml", "[x]"])
+def test_extending_itself_or_what_is_elsewhere_is_refused(tmp_path: Path, base: str):
+    (tmp_path / "a.yaml").write_text(f"extends: {base}\n")
+    with pytest.raises(UserError, match=r"a.yaml: extends .*allowed is the name of another file"):
+        config.load(Example, [tmp_path / "a.yaml"], BASE)
+
+
+def test_an_item_of_a_list_goes_by_its_name():
+    stages = "stages=[{name: images}, {name: clips}]"
+    loaded = config.load(Example, [], [*BASE, stages, "stages.clips.rate=3.0"])
+    assert [stage.rate for stage in loaded.stages] == [1.0, 3.0]
+    with pytest.raises(UserError, match=r"'clip' is no position in a list of 2, and no name: im"):
+        config.load(Example, [], [*BASE, stages, "stages.clip.rate=3.0"])
