@@ -96,6 +96,7 @@ def test_a_grid_is_swept_and_its_best_config_stands_alone(ray_session, tmp_path:
 
 
 @pytest.mark.ray
+@pytest.mark.faults
 def test_what_has_ended_is_not_run_again_and_what_was_lost_is(ray_session, tmp_path: Path):
     with pytest.raises(UserError, match=r"1 trials were lost .*the same command goes on"):
         swept(tmp_path, dies=str(tmp_path / "always"))
@@ -109,6 +110,7 @@ def test_what_has_ended_is_not_run_again_and_what_was_lost_is(ray_session, tmp_p
 
 
 @pytest.mark.ray
+@pytest.mark.faults
 def test_a_trial_whose_process_dies_is_begun_again(ray_session, tmp_path: Path):
     summary, _ = swept(tmp_path, dies=str(tmp_path / "once"))
     assert (summary["trials"], summary["failed"]) == (6, 0)
