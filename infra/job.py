@@ -142,9 +142,9 @@ def _inner(annotation: Any) -> list[tuple[type[Section], str]]:
     """Return the sections that a key may hold, several for a choice, and where below it."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [(annotation, "")]
-    is_list = getattr(annotation, "__origin__", None) is tuple
+    below = {tuple: "0.", dict: "NAME."}.get(getattr(annotation, "__origin__", None))
     found = [pair for argument in get_args(annotation) for pair in _inner(argument)]
-    return [(section, "0." if is_list else place) for section, place in found]
+    return [(section, below or place) for section, place in found]
 
 
 def _show(value: Any) -> str:

@@ -40,7 +40,8 @@ def _trials(config: LossWeightConfig) -> Trials:
     try:
         stages = build(config, {}).stages
     except UserError as error:
-        raise UserError(f"job: {error}") from None
+        from_base = "" if config.base else "; base=… takes them from a finished artifact"
+        raise UserError(f"job: {error}{from_base}") from None
     longest = max(mix.frames for mix in stages[-1].data)
     ranges = frame_range_losses(torch.zeros(1, latents_of_frames(longest), 1, 1))
     figures = (*LOSSES, *ranges)

@@ -67,7 +67,8 @@ def _trials(config: TopKConfig) -> Trials:
     try:
         base = build(config, {})
     except UserError as error:
-        raise UserError(f"job: {error}") from None
+        from_base = "" if config.base else "; base=… takes them from a finished artifact"
+        raise UserError(f"job: {error}{from_base}") from None
 
     def begin() -> RunTrial:
         each = config.resources
