@@ -1,7 +1,7 @@
 """One input of a run: its URI, its caption, and the columns that came with it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 ROW_BYTES_MAX = 1 << 20
@@ -47,6 +47,13 @@ def build(uri: str, row: dict[str, Any]) -> Entry:
     entry = Entry(uri, (caption or "").strip() or None, extra if columns else None)
     _check(entry)
     return entry
+
+
+def inherited(entry: Entry, above: Entry) -> Entry:
+    """Return an entry with the caption and the columns of `above` that it has none of."""
+    columns = {**json.loads(above.extra or "{}"), **json.loads(entry.extra or "{}")}
+    extra = json.dumps(columns, ensure_ascii=False, sort_keys=True) if columns else None
+    return replace(entry, caption=entry.caption or above.caption, extra=extra)
 
 
 def _plain(value: Any) -> str:

@@ -3,9 +3,10 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import compress, islice
 from typing import IO, Any
 
 import pyarrow as pa
@@ -62,35 +63,56 @@ def read(inputs: tuple[str, ...], *, open_archives: bool = True) -> Manifest:
         inputs: each a directory or prefix (searched recursively for videos and archives), one
             video, one WebDataset archive (``.tar``), or a ``.jsonl``, ``.csv`` or ``.parquet``
             table with a column ``uri``, perhaps ``caption``, and any further columns. A relative
-            URI in a table is relative to the table's directory.
+            URI in a table is relative to the table's directory; it may be an archive's.
         open_archives: list the videos of archives; else an archive is one entry.
 
     Raises:
         UserError: an input is missing, empty or malformed.
     """
     rows = _Rows()
-    others, archives = 0, []
+    others = 0
+    archives: list[str] = []
     for uri in inputs:
         if uri.lower().endswith(TABLE_SUFFIXES) and not storage.is_dir(uri):
-            for entry in _read_table(uri):
-                rows.add(entry)
-            continue
-        files, other = _files(uri)
-        others += other
-        inside = [file for file in files if file.lower().endswith(tars.SUFFIX)]
-        archives += inside
-        if inside and open_archives:
-            with ThreadPoolExecutor(ARCHIVES_AT_ONCE) as pool:
-                found = dict(zip(inside, pool.map(tars.index, inside), strict=True))
+            found = _read_table(uri)
         else:
-            found = {}
-        for file in files:
-            for entry in found.get(file, [Entry(file)]):
-                rows.add(entry)
+            files, other = _files(uri)
+            others += other
+            found = map(Entry, files)
+        for entry in _opened(found, archives, _members if open_archives else lambda e: [e]):
+            rows.add(entry)
     table = rows.table()
     if not table.num_rows:
         raise UserError(f"inputs: no video in {len(archives)} archives ({archives[0]} first)")
     return Manifest(table, rows.repeated, others, len(archives))
+
+
+def _opened(
+    found: Iterable[Entry], archives: list[str], members_of: Callable[[Entry], list[Entry]]
+) -> Iterator[Entry]:
+    """Yield what is in archives in their place, several read at a time; put them on a list."""
+    found = iter(found)
+    with ThreadPoolExecutor(ARCHIVES_AT_ONCE) as pool:
+        while some := list(islice(found, _ROWS_AT_ONCE)):
+            is_archive = [entry.uri.lower().endswith(tars.SUFFIX) for entry in some]
+            inside = list(compress(some, is_archive))
+            archives += [entry.uri for entry in inside]
+            members = pool.map(members_of, inside)
+            for entry, opened in zip(some, is_archive, strict=True):
+                yield from next(members) if opened else (entry,)
+
+
+def _members(archive: Entry) -> list[Entry]:
+    """Return the videos of an archive; what a manifest's row says of it, it says of each."""
+    try:
+        members = tars.index(archive.uri)
+    except storage.Unavailable:
+        raise
+    except UserError as error:
+        return [replace(archive, damage=one_line(error))]
+    if archive.caption is None and archive.extra is None:
+        return members
+    return [entries.inherited(member, archive) for member in members]
 
 
 class _Rows:

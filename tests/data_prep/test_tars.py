@@ -223,6 +223,37 @@ def test_inputs_may_be_archives(tmp_path: Path) -> None:
         manifest.read((str(tmp_path / "no.tar"),))
 
 
+def test_rows_of_a_manifest_may_be_archives(tmp_path: Path) -> None:
+    write(
+        tmp_path / "a.tar", {"1.mp4": b"1", "1.txt": b"a cat", "2.mp4": b"2", "2.json": b'{"n": 2}'}
+    )
+    rows = [
+        {"uri": "x.mp4", "caption": "x"},
+        {"uri": "a.tar", "caption": "pets", "n": 1, "source": "web"},
+        {"uri": "gone.tar", "caption": "gone"},
+        {"uri": "y.mp4"},
+    ]
+    table = tmp_path / "m.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = manifest.read((str(table),))
+    assert found.archives == 2
+    assert [
+        (storage.name(row["uri"]), row["caption"], json.loads(row["extra"] or "{}"))
+        for row in found.table.to_pylist()
+    ] == [
+        ("x.mp4", "x", {}),
+        ("1.mp4", "a cat", {"n": 1, "source": "web"}),
+        ("2.mp4", "pets", {"n": 2, "source": "web"}),
+        ("gone.tar", "gone", {}),
+        ("y.mp4", None, {}),
+    ]
+    damage = found.table["damage"].to_pylist()
+    assert "not found" in damage[3]
+    assert damage[:3] == [None] * 3
+    closed = manifest.read((str(table),), open_archives=False)
+    assert (closed.table.num_rows, closed.archives) == (4, 2)
+
+
 def test_on_s3_an_archive_is_read_by_ranges(tmp_path: Path, s3_bucket: str) -> None:
     members = {"a.mp4": bytes(30 << 20), "a.txt": b"a cat", "b.mp4": b"b" * 1000}
     here = write(tmp_path / "x.tar", members)
