@@ -197,7 +197,9 @@ def _source(config: TokenizeConfig) -> tuple[artifact.ArtifactInfo, str]:
 
 def _parts_of_clips(config: TokenizeConfig) -> list[list[Row]]:
     """Cut the kept clips into parts, in an order that the clip table's files do not change."""
-    columns = ["source_id", "video_id", "uri", "caption", "status", "clips"]
+    fields = ("clip_id", "start_s", "end_s", "status", "scores.motion")  # thumbnails stay there
+    inner = [f"clips.list.element.{name}" for name in fields]
+    columns = ["source_id", "video_id", "uri", "caption", "status", *inner]
     videos = [
         row
         for table in parts.scan(config.input[0], "clips", columns)
