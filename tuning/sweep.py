@@ -12,6 +12,7 @@ the trials that have none. Ray Tune's own state is pickled, so nothing is restor
 import math
 import os
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -132,7 +133,7 @@ def job_tree(config: SweepConfig, point: Point) -> dict[str, Any]:
         tree = configs.read_yaml(file)
     for name, value in (*config.job.items(), *point.items()):
         try:
-            configs.put(tree, name, value)
+            configs.put(tree, name, deepcopy(value))  # a later key may reach into it
         except UserError as error:
             raise UserError(f"{name}: {error}") from None
     return {

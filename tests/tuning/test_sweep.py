@@ -167,6 +167,15 @@ def test_more_than_the_cluster_has_is_refused_before_any_trial(ray_session, tmp_
     assert calls(tmp_path) == {}
 
 
+def test_a_trials_config_leaves_the_sweeps_alone(tmp_path: Path):
+    stages = [{"name": "a", "steps": 1}, {"name": "b", "steps": 2}]
+    config_ = settings(tmp_path / "out", job={"stages": stages})
+    before = config.dump(config_)
+    tree = sweep.job_tree(config_, {"stages.b.steps": 7})
+    assert [stage["steps"] for stage in tree["stages"]] == [1, 7]
+    assert config.dump(config_) == before
+
+
 def test_what_no_trial_reports_and_what_no_job_has_is_refused(tmp_path: Path):
     with pytest.raises(
         UserError, match=r"objective: depth is reported by no trial; allowed are he"
