@@ -17,18 +17,19 @@ from infra import storage
 from infra.artifact import Output
 from infra.config import JobConfig
 from ray_jobs.report.charts import AMBER, MUTED, STYLE, TEAL
+from tuning.config import SweepConfig
 from tuning.space import Parameter
 
 Row = dict[str, Any]
-"""A record of a trial (:class:`tuning.sweep.Record`) as a plain tree."""
+"""A record of a trial (:class:`tuning.records.Record`) as a plain tree."""
 _SHOWN = 12
 
 
-def write(config: Any, output: Output, records: Sequence[Row], best: Row) -> None:
+def write(config: SweepConfig, output: Output, records: Sequence[Row], best: Row) -> None:
     """Write ``trials.parquet`` and ``response.png``.
 
     Args:
-        config: of the sweep (:class:`tuning.sweep.SweepConfig`).
+        config: of the sweep.
         output: of the sweep.
         records: of all trials.
         best: one of them.
@@ -39,7 +40,7 @@ def write(config: Any, output: Output, records: Sequence[Row], best: Row) -> Non
     storage.write_bytes(output.path("response.png"), picture)
 
 
-def _table(config: Any, records: Sequence[Row]) -> pa.Table:
+def _table(config: SweepConfig, records: Sequence[Row]) -> pa.Table:
     """Return one row a trial: what it is, a column for each parameter and for each figure."""
     names = sorted({name for record in records for name in record["figures"]})
     columns: dict[str, list[Any]] = {
@@ -62,7 +63,7 @@ def _table(config: Any, records: Sequence[Row]) -> pa.Table:
     return pa.table(columns).replace_schema_metadata(metadata)
 
 
-def best_yaml(config: Any, settled: JobConfig, best: Row) -> str:
+def best_yaml(config: SweepConfig, settled: JobConfig, best: Row) -> str:
     """Return the best trial's config, complete but for the output, as the job takes it."""
     tree = configs.as_tree(settled)
     del tree["output"]
@@ -74,7 +75,7 @@ def best_yaml(config: Any, settled: JobConfig, best: Row) -> str:
     return head + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
 
-def table_lines(config: Any, records: Sequence[Row]) -> list[str]:
+def table_lines(config: SweepConfig, records: Sequence[Row]) -> list[str]:
     """Return the trials so far as a table for people, the best first; `*` is the best."""
     sign = 1 if config.mode == "min" else -1
     ranked = sorted(

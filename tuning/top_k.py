@@ -13,17 +13,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import ray
 
-from infra import config as configs
 from infra import storage
 from infra.artifact import Output
 from infra.errors import UserError
 from infra.job import Job, execute, main
 from ray_jobs import generate
 from ray_jobs.evaluate import EvaluateConfig, measure
-from ray_jobs.generate import GenerateConfig, Models
+from ray_jobs.generate import Models
 from tuning import sweep
+from tuning.config import SweepConfig
 from tuning.space import Point
-from tuning.sweep import RunTrial, SweepConfig, Trials
+from tuning.sweep import RunTrial, Trials
 
 FIGURES = ("motion", "colour_drift", "join_colour_drift", "sharpness_ratio")
 
@@ -35,11 +35,6 @@ class TopKConfig(SweepConfig):
     """Means over a trial's videos: `colour_drift`, how far the last window's mean colour is from
     the first one's (0 to 442); `motion` (0 to 255); `join_colour_drift`, the same over joins alone;
     `sharpness_ratio`, the last window's sharpness over the first one's."""
-
-
-def build(config: TopKConfig, point: Point) -> GenerateConfig:
-    """Return a trial's config."""
-    return configs.build(GenerateConfig, sweep.job_tree(config, point))
 
 
 def figures_of(uri: str) -> dict[str, float]:
@@ -64,11 +59,7 @@ def figures_of(uri: str) -> dict[str, float]:
 
 
 def _trials(config: TopKConfig) -> Trials:
-    try:
-        base = build(config, {})
-    except UserError as error:
-        from_base = "" if config.base else "; base=… takes them from a finished artifact"
-        raise UserError(f"job: {error}{from_base}") from None
+    base = sweep.base(config, generate.JOB)
 
     def begin() -> RunTrial:
         each = config.resources
@@ -79,20 +70,18 @@ def _trials(config: TopKConfig) -> Trials:
 
         def make(point: Point, uri: str) -> dict[str, float]:
             job = replace(generate.JOB, run=lambda c, output: generate.run(c, output, actors))
-            settings = build(config, point).model_copy(update={"output": uri})
+            settings = sweep.build(config, generate.JOB, point).model_copy(update={"output": uri})
             execute(job, settings)
             return {**figures_of(uri), "step": len(settings.prompts) * settings.videos_per_prompt}
 
         return make
 
-    return Trials(lambda point: build(config, point), begin, FIGURES, shared=True)
+    return Trials(generate.JOB, begin, FIGURES, shared=True)
 
 
 def plan(config: TopKConfig) -> list[str]:
     """Return what a sweep would do; see :class:`infra.job.Job`."""
-    lines = sweep.plan(config, _trials(config))
-    trial = generate.plan(build(config, {}))
-    return [*lines, "a trial, before its values are put in:", *(f"  {line}" for line in trial)]
+    return sweep.plan(config, _trials(config))
 
 
 def run(config: TopKConfig, output: Output) -> dict[str, Any]:

@@ -15,8 +15,10 @@ from infra import config
 from infra.artifact import begin
 from infra.config import JobConfig
 from infra.errors import UserError
+from infra.job import Job
 from tuning import sweep
-from tuning.sweep import SweepConfig, Trials
+from tuning.config import SweepConfig, job_tree
+from tuning.sweep import Trials
 
 STEPS = 9
 
@@ -45,11 +47,10 @@ def settings(output: Path, **keys: Any) -> SweepConfig:
 def trials_of(config_: SweepConfig, dies: str = "") -> Trials:
     """Trials that walk down to (x - 1)² + y; the one of x=0, y=1 dies, when asked to."""
 
-    def build(point: dict) -> Curve:
-        return config.build(Curve, sweep.job_tree(config_, point))
+    job = Job("curve", "curve", Curve, lambda curve: ["a curve"], lambda curve, output: {})
 
     def run(point: dict, uri: str) -> dict[str, float]:
-        settled = build(point)
+        settled = sweep.build(config_, job, point)
         Path(uri).mkdir(parents=True, exist_ok=True)
         with Path(uri, "calls").open("a") as calls:
             calls.write("x")
@@ -64,7 +65,7 @@ def trials_of(config_: SweepConfig, dies: str = "") -> Trials:
             tune.report({"height": height + STEPS - step, "step": step})
         return {"height": height, "step": STEPS}
 
-    return Trials(build, lambda: run, ("height",))
+    return Trials(job, lambda: run, ("height",))
 
 
 def swept(folder: Path, dies: str = "", **keys: Any) -> tuple[dict[str, Any], list[dict]]:
@@ -171,7 +172,7 @@ def test_a_trials_config_leaves_the_sweeps_alone(tmp_path: Path):
     stages = [{"name": "a", "steps": 1}, {"name": "b", "steps": 2}]
     config_ = settings(tmp_path / "out", job={"stages": stages})
     before = config.dump(config_)
-    tree = sweep.job_tree(config_, {"stages.b.steps": 7})
+    tree = job_tree(config_, {"stages.b.steps": 7})
     assert [stage["steps"] for stage in tree["stages"]] == [1, 7]
     assert config.dump(config_) == before
 

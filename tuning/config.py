@@ -1,0 +1,102 @@
+"""The keys that every sweep has, and the configs and points that follow from them."""
+
+import math
+from copy import deepcopy
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from infra import config as configs
+from infra import storage
+from infra.config import JobConfig, Section, Uri
+from infra.errors import UserError
+from tuning.space import Parameter, Point, grid_of, random_of
+
+MOST_POINTS = 10_000
+
+
+class Asha(Section):
+    """Trials that are behind are stopped early (Li et al. 2020, ASHA)."""
+
+    grace_steps: Annotated[int, Field(ge=1)] = 1
+    """No trial is stopped before so many steps."""
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    """One in so many goes on at each rung."""
+
+
+class Budget(Section):
+    """What a sweep may take in all, over all attempts; whatever is used up first ends it."""
+
+    trials: Annotated[int, Field(ge=1)] | None = None
+    """Trials; `random` and `optuna` need it."""
+    steps: Annotated[int, Field(ge=1)] | None = None
+    """Steps of all trials together."""
+    hours: Annotated[float, Field(gt=0)] | None = None
+    """Of wall time."""
+
+
+class SweepConfig(JobConfig):
+    """Keys that every sweep has."""
+
+    input_keys: ClassVar[tuple[str, ...]] = ("input", "base")
+
+    base: Uri | None = None
+    """A finished artifact whose config the trials start from, or a YAML file of one."""
+    job: dict[str, Any] = Field(default={})
+    """Keys of the job that differ from the base's in all trials, such as {stages.images.steps: 30};
+    input, output, seed and resources are the sweep's."""
+    space: dict[str, Parameter] = Field(default={})
+    """Key of the job to the values that it may take, such as {"sampling.top_k": {grid: [1, 50]}}.
+    Stages go by their names: `stages.long_clips.steps`."""
+    objective: str
+    """The figure that trials are judged by."""
+    mode: Literal["min", "max"] = "min"
+    """Whether the least or the greatest is best."""
+    search: Literal["grid", "random", "optuna"] = "grid"
+    """All combinations, points drawn by the seed, or points that Optuna chooses (TPE)."""
+    asha: Asha | None = None
+    """Stop trials early that are behind; None lets all of them end."""
+    budget: Budget = Budget()
+    trials_at_once: Annotated[int, Field(ge=1)] = 1
+    """Trials that run at the same time, each with `resources`."""
+
+
+def job_tree(config: SweepConfig, point: Point) -> dict[str, Any]:
+    """Return a trial's config as a tree: the base's, with the sweep's keys and a point put in.
+
+    Raises:
+        UserError: there is no such base, or a key leads nowhere.
+    """
+    tree: dict[str, Any] = {}
+    if config.base is not None:
+        is_file = config.base.endswith((".yaml", ".yml"))
+        file = config.base if is_file else storage.join(config.base, "config.yaml")
+        tree = configs.read_yaml(file)
+    for name, value in (*config.job.items(), *point.items()):
+        try:
+            configs.put(tree, name, deepcopy(value))  # a later key may reach into it
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
+    return {
+        **tree,
+        "input": list(config.input),
+        "output": storage.join(config.output, "trials"),
+        "seed": config.seed,
+        "resources": configs.as_tree(config.resources),
+    }
+
+
+def points_of(config: SweepConfig) -> list[Point] | None:
+    """Return the points of a grid or of a random search; None where Optuna chooses them."""
+    trials = config.budget.trials
+    if config.search != "grid" and trials is None:
+        raise UserError(f"budget.trials: missing; search={config.search} needs it")
+    if config.search == "optuna":
+        return None
+    if config.search == "random":
+        assert trials is not None
+        return random_of(config.space, trials, config.seed)
+    count = math.prod(len(p.grid or ()) for p in config.space.values())
+    if count > MOST_POINTS:
+        raise UserError(f"space: {count} points; allowed are {MOST_POINTS}, or search=random")
+    return grid_of(config.space)[:trials]
