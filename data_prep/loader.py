@@ -2,10 +2,11 @@
 
 ::
 
-    shards ─footers─▶ buckets by frames ─permute row groups, items within some─▶ batch(step)
+    shards ─footers─▶ buckets by shape ─permute row groups, items within some─▶ batch(step)
 
-A **bucket** holds the items of one frame count, so that no batch pads. A stage's **mix** gives
-each bucket a weight; which bucket a step draws from depends on the seed and the step alone.
+A **bucket** holds the items of one frame count, height and width, so that no batch pads. A stage's
+**mix** gives each frame count a weight, which its buckets share by their sizes; which bucket a step
+draws from depends on the seed and the step alone.
 Nothing is consumed in order, so there is no cursor to save beyond the step itself, and any number
 of workers reads the same global batches. What there is stands in the footers: shuffling needs no
 pass over the corpus, and memory holds the row groups that are being mixed.
@@ -19,18 +20,19 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field
 
 from data_prep import shards
+from data_prep.row_group import RowGroup, Sample
+from data_prep.shards import Shape
 from infra import artifact, storage
 from infra.config import Section
 from infra.errors import UserError
 from infra.seeding import rng
 
-SHUFFLE_ROW_GROUPS = 8  # of one length are mixed at once, and so kept in memory
+SHUFFLE_ROW_GROUPS = 8  # of one shape are mixed at once, and so kept in memory
 _FOOTERS_AT_ONCE = 16
 
 
@@ -39,11 +41,6 @@ class Mix(Section):
 
     frames: Annotated[int, Field(ge=1)]
     weight: Annotated[float, Field(gt=0)] = 1.0
-
-
-Sample = dict[str, Any]
-"""A row's columns, with ``pixels`` (T,H,W,3) uint8 or ``ids`` (T,H,W) int32 of one window. The
-arrays are views of the shard's memory and may not be written to."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +52,15 @@ class _Group:
 
 
 class _Bucket:
-    """The items of one frame count: which row groups have how many.
+    """The items of one shape: which row groups have how many.
 
     Args:
+        shape: of each.
         counts: items of each row group.
     """
 
-    def __init__(self, counts: NDArray[np.int64]) -> None:
+    def __init__(self, shape: Shape, counts: NDArray[np.int64]) -> None:
+        self.shape = shape
         self.groups = np.flatnonzero(counts)
         self.counts = counts[self.groups]
         self.size = int(self.counts.sum())
@@ -134,65 +133,97 @@ class Loader:
         self.kind = artifact.read(uri, ("pixels", "tokens")).kind
         self.batch_size, self.seed, self._split = batch_size, seed, split
         self._groups: list[_Group] = []
-        self._cache: OrderedDict[int, _Rows] = OrderedDict()
-        self._buckets = self._index(uri, [entry.frames for entry in mix])
-        empty = [frames for frames, bucket in self._buckets.items() if not bucket.size]
-        if empty:
-            raise UserError(f"{uri}: no {split} clip of {empty[0]} frames; see its summary.json")
-        weights = np.array([entry.weight for entry in mix])
-        lengths = np.array([entry.frames for entry in mix])
-        chosen = rng(seed, "mix").choice(lengths, size=max(steps, 1), p=weights / weights.sum())
-        self._chosen = chosen
-        self._drawn = {f: np.cumsum(chosen == f) - (chosen == f) for f in self._buckets}
+        self._cache: OrderedDict[int, RowGroup] = OrderedDict()
+        self._buckets = self._index(uri, {entry.frames for entry in mix})
+        for entry in mix:
+            if not self._of_length(entry.frames):
+                raise UserError(
+                    f"{uri}: no {split} clip of {entry.frames} frames; see its summary.json"
+                )
+        self._chosen = self._choose(mix, max(steps, 1))
+        self._drawn = np.empty_like(self._chosen)
+        for number in range(len(self._buckets)):
+            steps_of = self._chosen == number
+            self._drawn[steps_of] = np.arange(np.count_nonzero(steps_of))
+
+    @property
+    def shapes(self) -> list[Shape]:
+        """The shapes that a batch may have, of pixels or of codes."""
+        return [bucket.shape for bucket in self._buckets]
 
     def __len__(self) -> int:
         """The number of samples in all buckets."""
-        return sum(bucket.size for bucket in self._buckets.values())
+        return sum(bucket.size for bucket in self._buckets)
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> list[Sample]:
         """Return this rank's share of the batch of `step`: shares in rank order are the batch."""
-        frames = int(self._chosen[step])
-        first = int(self._drawn[frames][step]) * self.batch_size
+        bucket = self._buckets[self._chosen[step]]
+        first = int(self._drawn[step]) * self.batch_size
         share = self.batch_size // world_size
         places = np.arange(rank * share, (rank + 1) * share, dtype=np.int64) + first
-        bucket = self._buckets[frames]
-        groups, items = bucket.shuffled(places, self.seed, "epoch", frames)
+        groups, items = bucket.shuffled(places, self.seed, "epoch", *bucket.shape)
         samples = []
         for place, group, item in zip(
             places.tolist(), groups.tolist(), items.tolist(), strict=True
         ):
             offset = None
             if self.kind == "pixels":
-                offset = rng(self.seed, "offset", frames, *divmod(place, bucket.size)).random()
-            samples.append(self._rows(group).sample(item, frames, offset))
+                at = divmod(place, bucket.size)
+                offset = rng(self.seed, "offset", *bucket.shape, *at).random()
+            samples.append(self._rows(group).sample(item, bucket.shape, offset))
         return samples
 
     def first(self, count: int) -> list[Sample]:
-        """Return up to `count` samples, evenly spread over the longest bucket, always the same."""
-        frames = max(self._buckets)
-        bucket = self._buckets[frames]
-        places = np.linspace(0, bucket.size - 1, min(count, bucket.size)).round().astype(int)
-        found = (bucket.ordered(place) for place in places)
-        return [self._rows(group).sample(item, frames, None) for group, item in found]
+        """Return up to `count` samples of the most frames, evenly spread, always the same."""
+        longest = self._of_length(max(bucket.shape[0] for bucket in self._buckets))
+        ends = np.cumsum([self._buckets[number].size for number in longest])
+        samples = []
+        for place in np.linspace(0, ends[-1] - 1, min(count, int(ends[-1]))).round().astype(int):
+            at = int(np.searchsorted(ends, place, side="right"))
+            bucket = self._buckets[longest[at]]
+            group, item = bucket.ordered(int(place - (ends[at] - bucket.size)))
+            samples.append(self._rows(group).sample(item, bucket.shape, None))
+        return samples
 
-    def _index(self, uri: str, frames: list[int]) -> dict[int, _Bucket]:
+    def _of_length(self, frames: int) -> list[int]:
+        return [n for n, bucket in enumerate(self._buckets) if bucket.shape[0] == frames]
+
+    def _choose(self, mix: Sequence[Mix], steps: int) -> NDArray[np.int64]:
+        """Return the bucket of each step: a length by the mix, then one of its shapes."""
+        weights = np.array([entry.weight for entry in mix])
+        entries = rng(self.seed, "mix").choice(len(mix), size=steps, p=weights / weights.sum())
+        places = rng(self.seed, "shape").random(steps)
+        chosen = np.empty(steps, np.int64)
+        for number, entry in enumerate(mix):
+            buckets = np.array(self._of_length(entry.frames))
+            ends = np.cumsum([self._buckets[bucket].size for bucket in buckets])
+            ours = entries == number
+            chosen[ours] = buckets[np.searchsorted(ends, places[ours] * ends[-1], side="right")]
+        return chosen
+
+    def _index(self, uri: str, lengths: set[int]) -> list[_Bucket]:
+        """Return the buckets of these lengths, by shape."""
         files = storage.list_files(storage.join(uri, self.kind), (".parquet",))
         with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
             held = list(pool.map(self._footer, files))
         for file, groups in zip(files, held, strict=True):
             self._groups += [_Group(file, number) for number in range(len(groups))]
-        lengths = [group.get(self._split, {}) for groups in held for group in groups]
-        return {
-            f: _Bucket(np.array([self._items(group, f) for group in lengths], dtype=np.int64))
-            for f in frames
-        }
+        counts: dict[Shape, NDArray[np.int64]] = {}
+        for number, group in enumerate(itertools.chain.from_iterable(held)):
+            for clip, count in group.get(self._split, {}).items():
+                for shape, items in self._items(clip, lengths):
+                    of_groups = counts.setdefault(shape, np.zeros(len(self._groups), np.int64))
+                    of_groups[number] += items * count
+        return [_Bucket(shape, of_groups) for shape, of_groups in sorted(counts.items())]
 
-    def _items(self, lengths: dict[int, int], frames: int) -> int:
+    def _items(self, held: Shape, lengths: set[int]) -> list[tuple[Shape, int]]:
+        """Return the shapes that a clip or window serves, and how many items of each it has."""
+        frames, height, width = held
         if self.kind == "tokens":
-            return lengths.get(frames, 0)
-        return sum(count * (clip // frames) for clip, count in lengths.items())
+            return [(held, 1)] if frames in lengths else []
+        return [((f, height, width), frames // f) for f in lengths if frames >= f]
 
-    def _footer(self, file: str) -> list[shards.Lengths]:
+    def _footer(self, file: str) -> list[shards.Held]:
         expected = shards.PIXELS if self.kind == "pixels" else shards.TOKENS
         with storage.open_input(file) as source:
             parquet = pq.ParquetFile(source)
@@ -200,81 +231,15 @@ class Loader:
                 shards.check(parquet.schema_arrow, expected, file)
             except ValueError as error:
                 raise UserError(str(error)) from None
-            return shards.lengths(parquet)
+            return shards.held(parquet)
 
-    def _rows(self, group: int) -> "_Rows":
+    def _rows(self, group: int) -> RowGroup:
         if group not in self._cache:
             place = self._groups[group]
             with storage.open_input(place.file) as source:
                 table = pq.ParquetFile(source).read_row_group(place.number)
-            self._cache[group] = _Rows(table, self._split, self.kind)
+            self._cache[group] = RowGroup(table, self._split, self.kind)
             while len(self._cache) > (SHUFFLE_ROW_GROUPS + 1) * len(self._buckets):
                 self._cache.popitem(last=False)
         self._cache.move_to_end(group)
         return self._cache[group]
-
-
-class _Rows:
-    """One row group in memory: the bulk stays as Arrow has it, the rest is Python values."""
-
-    def __init__(self, table: pa.Table, split: str, kind: str) -> None:
-        bulk = "pixels" if kind == "pixels" else "windows"
-        lists = ["text_ids"] if kind == "tokens" else []
-        self._light = table.drop_columns([bulk, *lists]).to_pylist()
-        self._bulk = _whole(table[bulk])
-        self._kind, self._split = kind, split
-        self._items: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
-        if kind == "tokens":
-            windows = self._bulk.flatten()
-            self._frames = windows.field("frames").to_numpy()
-            self._row_ends = np.asarray(self._bulk.value_lengths()).cumsum()
-            self._shapes = windows.field("shape").to_pylist()
-            self._ids = _lists(windows.field("ids"))
-            for row, text in zip(self._light, _lists(_whole(table["text_ids"])), strict=True):
-                row["text_ids"] = text
-
-    def sample(self, item: int, frames: int, offset: float | None) -> Sample:
-        """Return one window; `offset` in [0, 1) shifts a window of pixels by part of its length."""
-        rows, windows = self._places(frames)
-        row, window = int(rows[item]), int(windows[item])
-        light = self._light[row]
-        if self._kind == "tokens":
-            return {**light, "ids": self._ids[window].reshape(self._shapes[window])}
-        slack = light["frames"] - frames
-        spread = max(slack - (window * frames), 0) if offset is not None else 0
-        start = window * frames + round((offset or 0.0) * min(spread, frames - 1))
-        start = min(start, slack)
-        height, width = light["height"], light["width"]
-        part = np.frombuffer(
-            self._bulk[row].as_buffer(),
-            np.uint8,
-            count=frames * height * width * 3,
-            offset=start * height * width * 3,
-        )
-        pixels = part.reshape(frames, height, width, 3)
-        return {**light, "pixels": pixels, "start_frame": start}
-
-    def _places(self, frames: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the row and the window of every item of a length."""
-        if frames not in self._items:
-            if self._kind == "tokens":
-                windows = np.flatnonzero(self._frames == frames)
-                rows = np.searchsorted(self._row_ends, windows, side="right")
-            else:
-                counts = np.array([row["frames"] // frames for row in self._light], dtype=np.int64)
-                rows = np.repeat(np.arange(len(counts)), counts)
-                windows = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-            ours = np.array([row["split"] == self._split for row in self._light], dtype=bool)[rows]
-            self._items[frames] = rows[ours], windows[ours]
-        return self._items[frames]
-
-
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    """Return a column as one array, without copying where it is one."""
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-
-def _lists(array: pa.ListArray) -> list[NDArray[np.int32]]:
-    """Return each list as a view of the array's memory."""
-    values, ends = array.values.to_numpy(), array.offsets.to_numpy().tolist()
-    return [values[start:end] for start, end in itertools.pairwise(ends)]

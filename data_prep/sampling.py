@@ -1,7 +1,9 @@
-"""Which clips are held out, and which windows of a clip become token sequences."""
+"""Which clips are held out, what sizes and windows of them are used, and which share a part."""
 
 import hashlib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -26,6 +28,38 @@ class WindowConfig(Section):
         if (frames - 1) % 4:
             raise ValueError("allowed are 1, 5, 9, … frames (1 + 4k)")
         return frames
+
+
+class SizeConfig(Section):
+    """A size that clips are brought to: scaled until they cover it, and their centre cut out."""
+
+    height_px: Annotated[int, Field(ge=8, le=2160, multiple_of=8)] = 128
+    width_px: Annotated[int, Field(ge=8, le=4096, multiple_of=8)] = 128
+
+
+def nearest(aspect_ratio: float, sizes: Sequence[SizeConfig]) -> SizeConfig:
+    """Return the size that is nearest in aspect, by the ratio of both; the first on ties.
+
+    Args:
+        aspect_ratio: width divided by height, above 0.
+        sizes: at least one.
+    """
+    return min(sizes, key=lambda s: abs(math.log(aspect_ratio * s.height_px / s.width_px)))
+
+
+def even_parts(durations_s: Sequence[float], part_s: float) -> list[int]:
+    """Return the part of each clip, from 0 in their order, so that parts are equally long.
+
+    None is further from the mean than its longest clip, and a part may be left out.
+
+    Args:
+        durations_s: of the clips, above 0.
+        part_s: seconds in a part, about.
+    """
+    ends = [0.0, *accumulate(durations_s)]
+    count = max(1, round(ends[-1] / part_s))
+    middles = [(start + end) / 2 for start, end in pairwise(ends)]
+    return [min(int(middle * count / ends[-1]), count - 1) for middle in middles]
 
 
 def held_out(clip_ids: Iterable[str], share: float) -> set[str]:

@@ -1,6 +1,6 @@
 """Pixel shards and token shards: versioned Parquet schemas, one row a clip.
 
-Each file's footer tells how many clips (of pixels) or windows (of tokens) of each length every row
+Each file's footer tells how many clips (of pixels) or windows (of tokens) of each shape every row
 group holds, by split, so that a loader knows what there is without reading a row.
 """
 
@@ -11,11 +11,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-VERSION = "2"
-_LENGTHS = "longtake.lengths"
+VERSION = "3"
+_SHAPES = "longtake.shapes"
 
-Lengths = dict[str, dict[int, int]]
-"""Split to frames to how many."""
+Shape = tuple[int, int, int]
+"""Frames, height, width: of pixels in pixels, of tokens in latent rows and columns."""
+Held = dict[str, dict[Shape, int]]
+"""Split to shape to how many."""
 
 _PROVENANCE = [
     pa.field("clip_id", pa.string(), nullable=False),
@@ -83,34 +85,52 @@ class Writer(pq.ParquetWriter):
 
     def __init__(self, where: Any, schema: pa.Schema) -> None:
         super().__init__(where, schema, compression="zstd")
-        self._lengths: list[Lengths] = []
+        self._held: list[Held] = []
 
     def write_table(self, table: pa.Table, row_group_size: int | None = None) -> None:
         """Write `table` as one row group."""
         super().write_table(table, row_group_size or max(table.num_rows, 1))
-        self._lengths.append(_lengths(table))
+        self._held.append(_held(table))
 
     def close(self) -> None:
         """Write the footer."""
         if self.is_open:
-            self.add_key_value_metadata({_LENGTHS: json.dumps(self._lengths)})
+            footer = [
+                {split: [[*shape, n] for shape, n in held.items()] for split, held in group.items()}
+                for group in self._held
+            ]
+            self.add_key_value_metadata({_SHAPES: json.dumps(footer)})
         super().close()
 
 
-def lengths(file: pq.ParquetFile) -> list[Lengths]:
+def held(file: pq.ParquetFile) -> list[Held]:
     """Return what each row group holds, out of the footer of a file of :class:`Writer`."""
-    counts = json.loads((file.metadata.metadata or {})[_LENGTHS.encode()])
+    groups = json.loads((file.metadata.metadata or {})[_SHAPES.encode()])
     return [
-        {split: {int(f): n for f, n in held.items()} for split, held in group.items()}
-        for group in counts
+        {
+            split: {(frames, height, width): n for frames, height, width, n in shapes}
+            for split, shapes in group.items()
+        }
+        for group in groups
     ]
 
 
-def _lengths(table: pa.Table) -> Lengths:
-    held: dict[str, Counter[int]] = {}
-    windows = "windows" in table.schema.names
-    column = table["windows"] if windows else table["frames"]
-    for split, value in zip(table["split"].to_pylist(), column, strict=True):
-        frames = value.values.field("frames").to_pylist() if windows else [value.as_py()]
-        held.setdefault(split, Counter()).update(frames)
-    return {split: dict(sorted(counts.items())) for split, counts in sorted(held.items())}
+def _held(table: pa.Table) -> Held:
+    counts: dict[str, Counter[Shape]] = {}
+    shapes = _of_windows(table) if "windows" in table.schema.names else _of_clips(table)
+    for split, row in zip(table["split"].to_pylist(), shapes, strict=True):
+        counts.setdefault(split, Counter()).update(row)
+    return {split: dict(sorted(held.items())) for split, held in sorted(counts.items())}
+
+
+def _of_clips(table: pa.Table) -> list[list[Shape]]:
+    columns = (table[name].to_pylist() for name in ("frames", "height", "width"))
+    return [[shape] for shape in zip(*columns, strict=True)]
+
+
+def _of_windows(table: pa.Table) -> list[list[Shape]]:
+    rows = []
+    for row in table["windows"]:
+        frames, shapes = (row.values.field(name).to_pylist() for name in ("frames", "shape"))
+        rows.append([(f, h, w) for f, (_, h, w) in zip(frames, shapes, strict=True)])
+    return rows

@@ -18,7 +18,16 @@ from pydantic import Field
 from data_prep import shards
 from data_prep.decode import open_film
 from data_prep.decode_process import DecodeError
-from data_prep.sampling import TRAIN, VALIDATION, WindowConfig, held_out, window_starts
+from data_prep.sampling import (
+    TRAIN,
+    VALIDATION,
+    SizeConfig,
+    WindowConfig,
+    even_parts,
+    held_out,
+    nearest,
+    window_starts,
+)
 from data_prep.text import TextTokenizer
 from infra import artifact, storage
 from infra.artifact import Output
@@ -26,7 +35,6 @@ from infra.config import JobConfig, Uri
 from infra.errors import UserError, one_line
 from infra.job import Job, main
 from models.evaluation.tokens import unigram_entropy_nats
-from models.tokenizer.config import SPACE_STRIDE
 from ray_jobs import parts
 from ray_jobs.exported import load_tokenizer, to_pixels, tokenizer_config
 from ray_jobs.parts import Row
@@ -41,8 +49,9 @@ class TokenizeConfig(JobConfig):
     """A finished artifact of kind `tokenizer`; None writes pixels."""
     fps: Annotated[float, Field(gt=0, le=240)] = 6.5
     """Frames a second after resampling; 65 frames then cover 10 s (Loong, section 3.1)."""
-    height_px: Annotated[int, Field(ge=8, le=2160, multiple_of=SPACE_STRIDE)] = 128
-    width_px: Annotated[int, Field(ge=8, le=4096, multiple_of=SPACE_STRIDE)] = 128
+    sizes: Annotated[tuple[SizeConfig, ...], Field(min_length=1)] = (SizeConfig(),)
+    """Several are buckets by aspect: a clip gets the one whose aspect is nearest its own, and
+    training draws each batch from one of them."""
     windows: Annotated[tuple[WindowConfig, ...], Field(min_length=1)] = (
         WindowConfig(frames=1, stride=16),
         WindowConfig(frames=17, stride=17),
@@ -54,7 +63,9 @@ class TokenizeConfig(JobConfig):
     max_text_tokens: Annotated[int, Field(ge=0)] = 252
     text_model: str | None = None
     """Path of a SentencePiece model; None: the 32,000-piece model of `mistral-common`."""
-    clips_per_part: Annotated[int, Field(ge=1)] = 8
+    part_s: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds of clips in a part, about: a shard, and what a kill may cost. At one rate and size
+    seconds are bytes, so shards are of even size."""
 
 
 class PixelWorker:
@@ -78,7 +89,7 @@ class PixelWorker:
                     while waiting:
                         clip = waiting[0]
                         span = (clip["start_s"], clip["end_s"])
-                        pixels = decoder.span(*span, c.fps, c.width_px, c.height_px)
+                        pixels = decoder.span(*span, c.fps, clip["width"], clip["height"])
                         waiting = waiting[1:]
                         yield self._row(clip, pixels)
             except storage.Unavailable:
@@ -165,7 +176,8 @@ def plan(config: TokenizeConfig) -> list[str]:
         artifact.read(config.tokenizer, ("tokenizer",))
         lines += [f"windows of {w.frames} frames every {w.stride}" for w in config.windows]
     if kind == "clips":
-        lines.append(f"decode to {config.width_px}x{config.height_px} at {config.fps:g} frames/s")
+        sizes = " or ".join(f"{size.width_px}x{size.height_px}" for size in config.sizes)
+        lines.append(f"decode to {sizes} at {config.fps:g} frames/s")
     elif not config.tokenizer:
         raise UserError(f"input {config.input[0]}: holds pixels already; give tokenizer=…")
     return lines
@@ -197,8 +209,8 @@ def _source(config: TokenizeConfig) -> tuple[artifact.ArtifactInfo, str]:
 
 def _parts_of_clips(config: TokenizeConfig) -> list[list[Row]]:
     """Cut the kept clips into parts, in an order that the clip table's files do not change."""
-    fields = ("clip_id", "start_s", "end_s", "status", "scores.motion")  # thumbnails stay there
-    inner = [f"clips.list.element.{name}" for name in fields]
+    fields = ("clip_id", "start_s", "end_s", "status", "scores.motion", "scores.aspect_ratio")
+    inner = [f"clips.list.element.{name}" for name in fields]  # thumbnails stay there
     columns = ["source_id", "video_id", "uri", "caption", "status", *inner]
     videos = [
         row
@@ -212,25 +224,37 @@ def _parts_of_clips(config: TokenizeConfig) -> list[list[Row]]:
             if clip["status"] == "kept":
                 whole = {k: video[k] for k in ("video_id", "uri", "caption")}
                 span = {k: clip[k] for k in ("clip_id", "start_s", "end_s")}
-                units.append({**whole, **span, "motion": clip["scores"]["motion"]})
+                size = nearest(clip["scores"]["aspect_ratio"], config.sizes)
+                shown = {"width": size.width_px, "height": size.height_px}
+                units.append({**whole, **span, **shown, "motion": clip["scores"]["motion"]})
     if not units:
         raise UserError(f"input {config.input[0]}: no clip was kept; see its summary.json")
     validation = held_out((unit["clip_id"] for unit in units), config.validation_share)
     for unit in units:
         unit["split"] = VALIDATION if unit["clip_id"] in validation else TRAIN
-    size = config.clips_per_part
-    return [units[start : start + size] for start in range(0, len(units), size)]
+    numbers = even_parts([unit["end_s"] - unit["start_s"] for unit in units], config.part_s)
+    parted = groupby(zip(numbers, units, strict=True), key=lambda pair: pair[0])
+    return [[unit for _, unit in part] for _, part in parted]
 
 
 def _pixel_summary(output: Output) -> dict[str, Any]:
     clips = frames = 0
     splits = {TRAIN: 0, VALIDATION: 0}
-    for table in parts.scan(output.uri, "pixels", ["split", "frames"]):
+    sizes = Counter[str]()
+    for table in parts.scan(output.uri, "pixels", ["split", "frames", "height", "width"]):
         clips += table.num_rows
         frames += int(table["frames"].to_numpy().sum())
         for split in table["split"].to_pylist():
             splits[split] += 1
-    return {"clips": clips, "frames": frames, **splits, "failed": parts.failures(output)}
+        shown = zip(table["width"].to_pylist(), table["height"].to_pylist(), strict=True)
+        sizes.update(f"{width}x{height}" for width, height in shown)
+    return {
+        "clips": clips,
+        "frames": frames,
+        "sizes": dict(sorted(sizes.items())),
+        **splits,
+        "failed": parts.failures(output),
+    }
 
 
 def _token_summary(config: TokenizeConfig, output: Output) -> dict[str, Any]:

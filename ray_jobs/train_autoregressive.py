@@ -4,7 +4,6 @@ input: a finished artifact of kind `tokens`. output: the trained model (`model.s
 `config.json`), `metrics.jsonl`, TensorBoard events and checkpoints.
 """
 
-import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -14,7 +13,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from data_prep.loader import Sample
+from data_prep.loader import Loader, Sample
+from data_prep.sampling import TRAIN
 from infra import artifact
 from infra.artifact import Output
 from infra.config import JobConfig
@@ -29,7 +29,12 @@ from models.autoregressive.loss import (
     token_nll,
 )
 from models.autoregressive.model import LongtakeLlama
-from models.autoregressive.sequence import SPECIALS_PER_SEQUENCE, TokenBatch, build_batch
+from models.autoregressive.sequence import (
+    SPECIALS_PER_SEQUENCE,
+    TokenBatch,
+    build_batch,
+    latents_of_frames,
+)
 from models.evaluation.tokens import unigram_entropy_nats
 from ray_jobs import exported, parts
 from ray_jobs.training.config import RunConfig, StageConfig
@@ -157,16 +162,15 @@ def plan(config: TrainAutoregressiveConfig) -> list[str]:
 
 
 def _check_length(config: TrainAutoregressiveConfig) -> None:
-    table = next(parts.scan(config.input[0], "tokens", ["windows"]))
-    shapes = {w["frames"]: w["shape"] for row in table["windows"].to_pylist() for w in row}
+    beside = config.model.max_text_tokens + SPECIALS_PER_SEQUENCE
     for stage in config.stages:
-        for mix in stage.data:
-            video = math.prod(shapes.get(mix.frames, (0,)))
-            longest = video + config.model.max_text_tokens + SPECIALS_PER_SEQUENCE
+        loader = Loader(config.input[0], TRAIN, stage.data, steps=1, batch_size=1, seed=0)
+        for frames, height, width in loader.shapes:
+            longest = latents_of_frames(frames) * height * width + beside
             if longest > config.model.max_positions:
                 raise UserError(
                     f"model.max_positions: {config.model.max_positions}; stage {stage.name} has "
-                    f"sequences of up to {longest} tokens ({mix.frames} frames)"
+                    f"sequences of up to {longest} tokens ({frames} frames)"
                 )
 
 

@@ -124,6 +124,36 @@ def test_held_out_samples_are_always_the_same(tokens: str):
     assert samples[0]["ids"].shape == (2, 1, 2)
 
 
+@pytest.fixture
+def shapes(tmp_path: Path) -> str:
+    """Wide and tall clips of 5 frames, two wide ones for each tall one, in the same row groups."""
+    rows = []
+    for number in range(24):
+        height, width = (16, 8) if number % 3 == 2 else (8, 16)
+        data = np.full((5, height, width, 3), number, np.uint8).tobytes()
+        size = {"height": height, "width": width}
+        rows.append({**provenance(number, 5), **size, "split": "train", "pixels": data})
+    return write(tmp_path, "pixels", shards.PIXELS, rows, per_group=6)
+
+
+def test_a_batch_has_one_shape_and_the_mix_gives_each_shape_its_share(shapes: str):
+    wide, tall = (5, 8, 16), (5, 16, 8)
+    loader = Loader(shapes, "train", [Mix(frames=5)], 300, 4, seed=0)
+    assert loader.shapes == [wide, tall]
+    drawn: dict[tuple, list[int]] = {wide: [], tall: []}
+    for step in range(300):
+        (shape,) = {sample["pixels"].shape[:3] for sample in loader.batch(step)}
+        drawn[shape] += [int(sample["pixels"].max()) for sample in loader.batch(step)]
+    assert 0.6 < len(drawn[wide]) / 1200 < 0.73
+    assert sorted(drawn[wide][:16]) == [n for n in range(24) if n % 3 != 2]
+    assert sorted(drawn[tall][:8]) == [n for n in range(24) if n % 3 == 2]
+
+
+def test_every_shape_is_judged(shapes: str):
+    held = Loader(shapes, "train", [Mix(frames=5)], 1, 1, seed=0).first(24)
+    assert sorted(int(sample["pixels"].max()) for sample in held) == list(range(24))
+
+
 def test_what_is_not_there_is_named(pixels: str, tmp_path: Path):
     with pytest.raises(UserError, match="no train clip of 65 frames"):
         Loader(pixels, "train", [Mix(frames=65)], 1, 1, seed=0)
@@ -136,7 +166,7 @@ def test_shards_of_another_version_are_refused(tmp_path: Path):
     uri = write(tmp_path, "pixels", other, [
         {**provenance(n, 1), "height": 1, "width": 1, "pixels": b"abc"} for n in range(2)
     ])  # fmt: skip
-    with pytest.raises(UserError, match=r"longtake.version is '0'; expected '2'"):
+    with pytest.raises(UserError, match=r"longtake.version is '0'; expected '3'"):
         Loader(uri, "train", [Mix(frames=1)], 1, 1, seed=0)
 
 

@@ -27,7 +27,11 @@ def jobs(videos: str, tokenizer: str, output: str) -> list[tuple[Job[Any], JobCo
     """Return the jobs in order, with their configs."""
     small = {"duration": {"min_s": 1.0}, "resolution": {"min_short_side_px": 1}}
     kept: dict[str, Any] = {"input": [videos], "analysis": {"filters": small}}
-    shape = {"height_px": 16, "width_px": 16, "clips_per_part": 1, "validation_share": 0.3}
+    shape: dict[str, Any] = {
+        "sizes": [{"height_px": 16, "width_px": 16}, {"height_px": 16, "width_px": 32}],
+        "part_s": 0.1,  # a clip each
+        "validation_share": 0.3,
+    }
     pixels = {"input": [f"{output}/prepare"], **shape}
     tokens = {"input": [f"{output}/pixels"], "tokenizer": tokenizer, **shape}
     tokens["windows"] = [{"frames": 1, "stride": 8}, {"frames": 5, "stride": 5}]

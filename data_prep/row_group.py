@@ -1,0 +1,90 @@
+"""The items of one row group of shards: which there are of each shape, and what each holds."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from data_prep.shards import Shape
+
+Sample = dict[str, Any]
+"""A row's columns, with ``pixels`` (T,H,W,3) uint8 or ``ids`` (T,H,W) int32 of one window. The
+arrays are views of the shard's memory and may not be written to."""
+
+
+class RowGroup:
+    """One row group in memory: the bulk stays as Arrow has it, the rest is Python values.
+
+    Args:
+        table: the row group.
+        split: whose clips are items.
+        kind: of the shards, ``"pixels"`` or ``"tokens"``.
+    """
+
+    def __init__(self, table: pa.Table, split: str, kind: str) -> None:
+        bulk = "pixels" if kind == "pixels" else "windows"
+        lists = ["text_ids"] if kind == "tokens" else []
+        self._light = table.drop_columns([bulk, *lists]).to_pylist()
+        self._bulk = _whole(table[bulk])
+        self._kind, self._split = kind, split
+        self._items: dict[Shape, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        if kind == "tokens":
+            windows = self._bulk.flatten()
+            frames = windows.field("frames").to_pylist()
+            self._row_ends = np.asarray(self._bulk.value_lengths()).cumsum()
+            self._shapes = windows.field("shape").to_pylist()
+            self._held = [(f, *shape[1:]) for f, shape in zip(frames, self._shapes, strict=True)]
+            self._ids = _lists(windows.field("ids"))
+            for row, text in zip(self._light, _lists(_whole(table["text_ids"])), strict=True):
+                row["text_ids"] = text
+
+    def sample(self, item: int, shape: Shape, offset: float | None) -> Sample:
+        """Return one window; `offset` in [0, 1) shifts a window of pixels by part of its length."""
+        rows, windows = self._places(shape)
+        row, window = int(rows[item]), int(windows[item])
+        light = self._light[row]
+        if self._kind == "tokens":
+            return {**light, "ids": self._ids[window].reshape(self._shapes[window])}
+        frames, height, width = shape
+        slack = light["frames"] - frames
+        spread = max(slack - (window * frames), 0) if offset is not None else 0
+        start = window * frames + round((offset or 0.0) * min(spread, frames - 1))
+        start = min(start, slack)
+        part = np.frombuffer(
+            self._bulk[row].as_buffer(),
+            np.uint8,
+            count=frames * height * width * 3,
+            offset=start * height * width * 3,
+        )
+        pixels = part.reshape(frames, height, width, 3)
+        return {**light, "pixels": pixels, "start_frame": start}
+
+    def _places(self, shape: Shape) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the row and the window of every item of a shape."""
+        if shape not in self._items:
+            if self._kind == "tokens":
+                ours = [held == shape for held in self._held]
+                windows = np.flatnonzero(np.array(ours, dtype=bool))
+                rows = np.searchsorted(self._row_ends, windows, side="right")
+            else:
+                frames, *size = shape
+                fit = [[row["height"], row["width"]] == size for row in self._light]
+                counts = np.array([row["frames"] // frames for row in self._light]) * fit
+                rows = np.repeat(np.arange(len(counts)), counts)
+                windows = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+            split = np.array([row["split"] == self._split for row in self._light], dtype=bool)[rows]
+            self._items[shape] = rows[split], windows[split]
+        return self._items[shape]
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array, without copying where it is one."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _lists(array: pa.ListArray) -> list[NDArray[np.int32]]:
+    """Return each list as a view of the array's memory."""
+    values, ends = array.values.to_numpy(), array.offsets.to_numpy().tolist()
+    return [values[start:end] for start, end in itertools.pairwise(ends)]
