@@ -24,7 +24,7 @@ from data_prep.decode_process import DecodeError, DecodeLimits
 from infra import storage
 from infra.artifact import Output
 from infra.config import JobConfig
-from infra.errors import one_line
+from infra.errors import UserError, one_line
 from infra.job import Job, main
 from infra.progress import Progress
 from models.evaluation import motion
@@ -41,6 +41,7 @@ SCALES = {
     "sharpness": "variance of the 4-neighbour Laplacian of luma, mean over frames",
     "colour_distance": "distance of the mean RGB colour to the first window's, 0-442",
 }
+VIDEO_FIGURES = ("motion", "colour_drift", "join_colour_drift", "sharpness_ratio")
 NOT_MEASURED = ("FVD (needs I3D or VideoMAE weights)", "CLIPSIM (needs CLIP weights)")
 
 
@@ -177,6 +178,35 @@ def measure(uri: str, row: Mapping[str, Any], config: EvaluateConfig) -> Measure
     record["windows"] = _windows(frames_THWC, record["fps"], config.window_s)
     strip = [thumbnails.jpeg(frames_THWC[i]) for i in evenly(len(frames_THWC), config.strip_frames)]
     return record, strip
+
+
+def figures_of(uri: str) -> dict[str, float]:
+    """Return what sweeps and ablations compare, means over the videos of an artifact.
+
+    ``motion`` (0 to 255); ``colour_drift``, how far the last window's mean colour is from the first
+    one's (0 to 442); ``join_colour_drift``, the same over joins alone, absent where there are none;
+    ``sharpness_ratio``, the last window's sharpness over the first one's.
+
+    Args:
+        uri: a finished artifact of kind ``videos``.
+
+    Raises:
+        UserError: a video cannot be read, or has a single frame.
+    """
+    with storage.open_input(storage.join(uri, "videos.parquet")) as file:
+        rows = pq.read_table(file).to_pylist()
+    settings = EvaluateConfig(input=(uri,), output=uri)
+    found: dict[str, list[float]] = {name: [] for name in VIDEO_FIGURES}
+    for row in rows:
+        record, _ = measure(storage.join(uri, row["file"]), row, settings)
+        if record["problem"] is not None or record["motion"] is None:
+            raise UserError(f"{row['file']}: {record['problem'] or 'a single frame'}")
+        first, last = record["windows"][0], record["windows"][-1]
+        found["motion"].append(record["motion"])
+        found["colour_drift"].append(last["colour_distance"])
+        found["sharpness_ratio"].append(last["sharpness"] / max(first["sharpness"], 1e-9))
+        found["join_colour_drift"] += row["join_colour_drift"] or []
+    return {name: float(np.mean(values)) for name, values in found.items() if values}
 
 
 def _measure_all(artifact: Artifact, config: EvaluateConfig) -> list[Measured]:

@@ -9,23 +9,17 @@ share the actors that hold the models. input: a finished `tokenizer` and a finis
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
 import ray
 
-from infra import storage
 from infra.artifact import Output
-from infra.errors import UserError
 from infra.job import Job, execute, main
 from ray_jobs import generate
-from ray_jobs.evaluate import EvaluateConfig, measure
+from ray_jobs.evaluate import VIDEO_FIGURES, figures_of
 from ray_jobs.generate import Models
 from tuning import sweep
 from tuning.config import SweepConfig
 from tuning.space import Point
 from tuning.sweep import RunTrial, Trials
-
-FIGURES = ("motion", "colour_drift", "join_colour_drift", "sharpness_ratio")
 
 
 class TopKConfig(SweepConfig):
@@ -35,27 +29,6 @@ class TopKConfig(SweepConfig):
     """Means over a trial's videos: `colour_drift`, how far the last window's mean colour is from
     the first one's (0 to 442); `motion` (0 to 255); `join_colour_drift`, the same over joins alone;
     `sharpness_ratio`, the last window's sharpness over the first one's."""
-
-
-def figures_of(uri: str) -> dict[str, float]:
-    """Return the figures of a finished artifact of kind ``videos``, means over its videos.
-
-    A figure that a video cannot have (drift over joins where there are none) is left out.
-    """
-    with storage.open_input(storage.join(uri, "videos.parquet")) as file:
-        rows = pq.read_table(file).to_pylist()
-    settings = EvaluateConfig(input=(uri,), output=uri)
-    found: dict[str, list[float]] = {name: [] for name in FIGURES}
-    for row in rows:
-        record, _ = measure(storage.join(uri, row["file"]), row, settings)
-        if record["problem"] is not None or record["motion"] is None:
-            raise UserError(f"{row['file']}: {record['problem'] or 'a single frame'}")
-        first, last = record["windows"][0], record["windows"][-1]
-        found["motion"].append(record["motion"])
-        found["colour_drift"].append(last["colour_distance"])
-        found["sharpness_ratio"].append(last["sharpness"] / max(first["sharpness"], 1e-9))
-        found["join_colour_drift"] += row["join_colour_drift"] or []
-    return {name: float(np.mean(values)) for name, values in found.items() if values}
 
 
 def _trials(config: TopKConfig) -> Trials:
@@ -76,7 +49,9 @@ def _trials(config: TopKConfig) -> Trials:
 
         return make
 
-    return Trials(generate.JOB, begin, FIGURES, shared=True)
+    joined = base.extension.joins or any(key.startswith("extension.") for key in config.space)
+    figures = [name for name in VIDEO_FIGURES if joined or name != "join_colour_drift"]
+    return Trials(generate.JOB, begin, tuple(figures), shared=True)
 
 
 def plan(config: TopKConfig) -> list[str]:

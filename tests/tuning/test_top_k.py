@@ -9,10 +9,11 @@ import yaml
 from infra import artifact, config
 from infra.artifact import begin
 from infra.errors import UserError
+from ray_jobs.evaluate import VIDEO_FIGURES, figures_of
 from ray_jobs.generate import GenerateConfig
 from tests.ray_jobs import untrained
 from tuning import top_k
-from tuning.top_k import FIGURES, TopKConfig, figures_of
+from tuning.top_k import TopKConfig
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_every_trial_is_an_artifact_and_the_best_is_a_job(ray_session, models, t
     for row in rows:
         uri = str(tmp_path / "out" / "trials" / row["trial"])
         assert artifact.read(uri, ("videos",)).counts["videos"] == 2 == row["steps"]
-        assert {name: row[f"figure.{name}"] for name in FIGURES} == figures_of(uri)
+        assert {name: row[f"figure.{name}"] for name in VIDEO_FIGURES} == figures_of(uri)
     least = min(rows, key=lambda row: row["objective"])
     assert summary["best"]["colour_drift"] == least["figure.colour_drift"]
     best = yaml.safe_load((tmp_path / "out" / "best.yaml").read_text())
@@ -56,6 +57,13 @@ def test_every_trial_is_an_artifact_and_the_best_is_a_job(ray_session, models, t
 def test_what_cannot_be_is_refused_before_ray(models, tmp_path: Path):
     for keys, said in (
         ({"objective": "loss"}, "objective: loss is reported by no trial; allowed are motion"),
+        (
+            {
+                "objective": "join_colour_drift",
+                "job": {"prompts": ["a cat"], "extension": {"total_frames": 9, "window_frames": 9}},
+            },
+            "objective: join_colour_drift is reported by no trial",
+        ),
         ({"space": {"sampling.k": {"grid": [1]}}}, "sampling.k=1: sampling.k: unknown key"),
         ({"space": {"sampling.top_k": {"grid": [0]}}}, r"sampling.top_k=0: .* is not allowed"),
         ({"job": {}}, "job: prompts: missing"),
