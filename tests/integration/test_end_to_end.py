@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from infra import artifact, config, storage
-from pipelines import loong, recipe
+from pipelines import loong, loong_ablation, recipe
 from pipelines.recipe import PRESETS
 
 SMALL = Path(__file__).parents[1] / "small.yaml"
@@ -48,3 +48,32 @@ def test_film_in_long_video_and_report_out(finished: str):
     assert page.count("http://") + page.count("https://") == page.count("http://www.w3.org")
     for name in loong.STEPS:
         assert artifact.read(storage.join(finished, name)).files
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_an_ablation_trains_and_generates_every_arm_once(finished: str, tmp_path: Path):
+    weight, k = "stages.long_clips.early_frame_weight", "sampling.top_k"
+    tree = {
+        "input": finished,
+        "output": str(tmp_path / "ablation"),
+        "seeds": [0, 1],
+        "training": {"arms": {"plain": {weight: 0.0}, "weighted": {weight: 2.0}}},
+        "generation": {"of": "weighted", "arms": {"greedy": {k: 1}, "free": {k: None}}},
+        "predictions": [
+            {"says": "a", "figure": "loss_frames_1", "lower": "weighted", "than": "plain"},
+            {"says": "b", "figure": "motion", "lower": "greedy", "than": "free"},
+        ],
+    }
+    settings = config.build(loong_ablation.LoongAblationConfig, tree)
+    steps = loong_ablation.steps(settings)
+    recipe.run(steps)
+    begun = [artifact.read(item.config.output).seconds for item in steps]
+    recipe.run(steps)
+    assert [artifact.read(item.config.output).seconds for item in steps] == begun
+    written = storage.read_json(loong_ablation.write(settings))
+    assert [each["seeds"] for each in written["predictions"]] == [2, 2]
+    assert all(each["mean"] is not None for each in written["predictions"])
+    assert written["figures"].keys() == {"plain", "weighted", "greedy", "free"}
+    assert storage.exists(str(tmp_path / "ablation" / "ablation.png"))
