@@ -17,7 +17,7 @@ from infra import storage
 from tests.ray_jobs.training import runs
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(1800)]
 JOB = {
     "model": {
         "vocabulary": {"text": 20, "video": runs.CODES}, "hidden": 16, "intermediate": 32,
