@@ -100,6 +100,7 @@ class TokenizerTask:
         tokenizer = cast(VideoTokenizer, model)
         device = next(model.parameters()).device
         errors, baselines, ids, rows = [], [], [], []
+        halves: list[tuple[float, float]] = []
         perceptual = getattr(model, "perceptual", None)
         distances = []
         for number, sample in enumerate(samples):
@@ -108,6 +109,10 @@ class TokenizerTask:
             y_BCTHW = tokenizer.decode(codes)
             errors.append(float(psnr_db(x_BCTHW, y_BCTHW)))
             baselines.append(float(constant_colour_psnr_db(x_BCTHW)))
+            if (middle := x_BCTHW.shape[2] // 2) > 0:
+                early, late = (psnr_db(x_BCTHW[:, :, at], y_BCTHW[:, :, at])
+                               for at in (slice(middle), slice(middle, None)))  # fmt: skip
+                halves.append((early, late))
             ids.append(codes.flatten().cpu())
             if perceptual is not None:
                 distances.append(float(perceptual(x_BCTHW, y_BCTHW).mean()))
@@ -120,6 +125,7 @@ class TokenizerTask:
             "frames": int(samples[0]["pixels"].shape[0]),
             "psnr_db": float(np.mean(errors)),
             "psnr_constant_colour_db": float(np.mean(baselines)),
+            **_halves(halves),
             **({"lpips": float(np.mean(distances))} if distances else {}),
             "codebook_size": tokenizer.codebook_size,
             "codebook_used": use.used,
@@ -151,6 +157,14 @@ class TokenizerTask:
             except ValueError as error:
                 raise UserError(f"inflate_from: {uri} does not fit: {error}") from None
         model.load_state_dict({**model.state_dict(), **state})
+
+
+def _halves(psnr: list[tuple[float, float]]) -> dict[str, float]:
+    """Return the means of the first and of the last half of each clip of several frames."""
+    if not psnr:
+        return {}
+    early, late = np.mean(psnr, axis=0).tolist()
+    return {"psnr_early_frames_db": early, "psnr_late_frames_db": late}
 
 
 def _fill_perceptual(perceptual: Perceptual, uri: str) -> None:

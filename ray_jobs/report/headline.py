@@ -13,6 +13,7 @@ from typing import Any, Literal
 from ray_jobs.report.inputs import Artifact
 
 PSNR_MARGIN_DB = 4.0
+LATE_LOSS_DB = 1.0
 CODEBOOK_SHARE = 0.5
 STILL_MOTION = 0.1
 """Mean change of a pixel from frame to frame (0-255) that coding a still image may leave."""
@@ -56,6 +57,7 @@ def figures(artifacts: Mapping[str, Artifact], videos: Sequence[Mapping[str, Any
     motions = [video["motion"] for video in videos if video.get("motion") is not None]
     return [
         _reconstruction(tokenizer.get("psnr_db"), tokenizer.get("psnr_constant_colour_db")),
+        _late_frames(tokenizer.get("psnr_late_frames_db"), tokenizer.get("psnr_early_frames_db")),
         _codebook(tokenizer.get("codebook_used"), tokenizer.get("codebook_size")),
         _loss(autoregressive.get("loss_nats"), autoregressive.get("unigram_entropy_nats")),
         _motion(min(motions) if motions else None),
@@ -81,6 +83,21 @@ def _reconstruction(value: float | None, baseline: float | None) -> Figure:
         f"{abs(margin):.1f} dB {'above' if margin >= 0 else 'below'}, target {PSNR_MARGIN_DB:g} dB"
     )
     return _measured(figure, value, baseline, margin, margin >= PSNR_MARGIN_DB, remark)
+
+
+def _late_frames(late: float | None, early: float | None) -> Figure:
+    figure = Figure(
+        "late_frames_psnr",
+        "Later frames of held-out clips, against their earlier ones (PSNR)",
+        "dB",
+        "first halves of the same clips",
+        f"at most {LATE_LOSS_DB:g} dB below the first halves",
+    )
+    if late is None or early is None:
+        return figure
+    margin = late - early
+    remark = f"{abs(margin):.1f} dB {'above' if margin >= 0 else 'below'}"
+    return _measured(figure, late, early, margin, margin >= -LATE_LOSS_DB, remark)
 
 
 def _codebook(used: int | None, size: int | None) -> Figure:

@@ -184,7 +184,7 @@ def shards(root: Path, kind: str) -> str:
     return mark(folder, kind, summary, 41.0 if kind == "pixels" else 12.5, {"fps": 12.0})
 
 
-def tokenizer(root: Path, psnr_db: float = 24.6, used: int = 431) -> str:
+def tokenizer(root: Path, psnr_db: float = 24.6, used: int = 431, late_loss_db: float = 0.7) -> str:
     """A trained tokenizer's log, summary and picture."""
     folder = root / "tokenizer"
     (folder / "samples").mkdir(parents=True)
@@ -215,6 +215,8 @@ def tokenizer(root: Path, psnr_db: float = 24.6, used: int = 431) -> str:
             "windows": 12,
             "psnr_db": psnr_db,
             "psnr_constant_colour_db": 15.9,
+            "psnr_early_frames_db": psnr_db,
+            "psnr_late_frames_db": psnr_db - late_loss_db,
             "codebook_size": 512,
             "codebook_used": used,
             "codebook_perplexity": 203.7,

@@ -68,6 +68,7 @@ def test_a_section_for_each_artifact_and_no_other(tmp_path, inputs, measured, ki
     assert present == {ANCHORS[kind] for kind in kinds} | {"timings", "provenance"}
     verdicts = {figure["name"]: figure["verdict"] for figure in metrics["headline"]}
     assert (verdicts["reconstruction_psnr"] == "met") == ("tokenizer" in kinds)
+    assert (verdicts["late_frames_psnr"] == "met") == ("tokenizer" in kinds)
     assert (verdicts["validation_loss"] == "met") == ("autoregressive" in kinds)
     assert (verdicts["motion"] == "met") == ("videos" in kinds)
     for figure in metrics["headline"]:
@@ -176,10 +177,10 @@ def test_fewer_videos_are_shown_than_measured(tmp_path, inputs, measured):
 @pytest.mark.usefixtures("undrawn")
 def test_a_missed_target_is_said(tmp_path):
     folder = tmp_path / "in"
-    poor = synthetic.tokenizer(folder, psnr_db=19.0, used=100)
+    poor = synthetic.tokenizer(folder, psnr_db=19.0, used=100, late_loss_db=1.1)
     uris = [poor, synthetic.autoregressive(folder, loss_nats=5.4)]
     page, metrics = report(tmp_path, uris)
-    assert [f["verdict"] for f in metrics["headline"]] == [*["missed"] * 3, "not measured"]
+    assert [f["verdict"] for f in metrics["headline"]] == [*["missed"] * 4, "not measured"]
     assert "3.1 dB above, target 4 dB" in page
     assert "0.09 nats above it" in page
 
