@@ -1,8 +1,9 @@
 """Which samples a worker of a run reads, and what a stage is judged on."""
 
 import contextlib
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from data_prep.loader import Loader, Sample
 from data_prep.sampling import VALIDATION
@@ -33,16 +34,19 @@ def held_out(uri: str, stage: StageConfig, count: int) -> list[Sample]:
 
 
 def prefetched(
-    ahead: ThreadPoolExecutor, loader: Loader, first: int, steps: int, rank: int, workers: int
+    ahead: ThreadPoolExecutor,
+    loader: Loader,
+    steps: range,
+    rank: int,
+    workers: int,
+    depth: int = 1,
 ) -> Iterator[list[Sample]]:
-    """Yield the batches of steps `first` … `steps`, reading one ahead."""
-    coming = ahead.submit(batch, loader, first, rank, workers) if first < steps else None
-    for step in range(first, steps):
-        assert coming is not None
-        samples = coming.result()
-        ahead_of = step + 1
-        coming = ahead.submit(batch, loader, ahead_of, rank, workers) if ahead_of < steps else None
-        yield samples
+    """Yield the batches of `steps`; up to `depth` are read ahead, one after the other."""
+    coming: deque[Future[list[Sample]]] = deque()
+    for step in steps:
+        while len(coming) <= depth and step + len(coming) < steps.stop:
+            coming.append(ahead.submit(batch, loader, step + len(coming), rank, workers))
+        yield coming.popleft().result()
 
 
 def batch(loader: Loader, step: int, rank: int, workers: int) -> list[Sample]:

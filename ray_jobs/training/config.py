@@ -101,6 +101,8 @@ class RunConfig(Section):
     recompute_activations: bool = False
     """Keep less for the backward pass and compute it again: less memory, about a third slower."""
     bad_loss: BadLossConfig = BadLossConfig()
+    prefetch_batches: Annotated[int, Field(ge=0)] = 2
+    """Batches that a worker reads ahead; more of them bridge a shard that comes late."""
     log_every_steps: Annotated[int, Field(ge=1)] = 10
     checkpoint_every_steps: Annotated[int, Field(ge=1)] = 1000
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2

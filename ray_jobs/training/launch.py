@@ -1,11 +1,20 @@
 """Start a staged run on Ray Train and wait for it."""
 
+import errno
 import math
+import os
 from typing import Any
 
 import ray
 import torch
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train import (
+    CheckpointConfig,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    UserCallback,
+)
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
@@ -16,6 +25,7 @@ from infra.artifact import Output
 from infra.config import JobConfig, Resources
 from infra.errors import UserError
 from ray_jobs.training import config as settings
+from ray_jobs.training import kept
 from ray_jobs.training.bad_loss import SKIPPED, STOPPED
 from ray_jobs.training.batches import held_out
 from ray_jobs.training.loop import Work, train
@@ -107,7 +117,7 @@ def launch(
             },
         ),
         run_config=RunConfig(
-            name="checkpoints",
+            name=kept.FOLDER,
             storage_path=path,
             storage_filesystem=filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=run.keep_checkpoints),
@@ -115,7 +125,16 @@ def launch(
             callbacks=_reporting(),
         ),
     )
-    trainer.fit()
+    kept.drop_unusable_record(output.uri)
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        raise UserError(
+            f"{output.uri}: no space left there or in a worker's temporary folder; free some, "
+            "and the same command goes on from the last whole checkpoint"
+        ) from None
     _raise_if_stopped(output)
     summary = output.path("training.json")
     figures = storage.read_json(summary)
@@ -149,10 +168,9 @@ def _check_data(uri: str, stages: tuple[settings.StageConfig, ...]) -> None:
 
 def _check_workers(output: Output, workers: int, zero_stage: int) -> None:
     """Refuse another worker count where each rank keeps a part of the optimizer's state."""
-    kept = storage.list_files(output.path("checkpoints"), ("/place.json",))
-    if not kept or not zero_stage:
+    if not zero_stage:
         return
-    wrote = storage.read_json(kept[-1])["workers"]
+    wrote = kept.workers_of_newest(output.uri) or workers
     if wrote != workers:
         raise UserError(
             f"resources.workers {workers}: the checkpoints at {output.uri} are of {wrote} workers, "

@@ -19,7 +19,7 @@ from infra import storage
 from infra.progress import Progress, say
 from infra.seeding import derive
 from ray_jobs.metrics import Trained
-from ray_jobs.training import bad_loss, batches, checkpoints, telemetry, zero
+from ray_jobs.training import bad_loss, batches, checkpoints, kept, telemetry, zero
 from ray_jobs.training.bad_loss import BadLoss, Skipped
 from ray_jobs.training.checkpoints import Place
 from ray_jobs.training.config import RunConfig, StageConfig, deepspeed_dict
@@ -54,7 +54,7 @@ def train(settings: dict[str, Any]) -> None:
     workers = ray.train.get_context().get_world_size()
     skipped = Skipped(work.output, work.run.bad_loss, rank)
     while True:
-        with _last_whole(rank, workers) as folder:
+        with _last_whole(work.output, rank, workers) as folder:
             place = checkpoints.read_place(folder) if folder else Place()
             place.workers = workers
             try:
@@ -66,14 +66,9 @@ def train(settings: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _last_whole(rank: int, workers: int) -> Iterator[str | None]:
+def _last_whole(output: str, rank: int, workers: int) -> Iterator[str | None]:
     """Yield a folder with the newest checkpoint that all ranks find whole; None without one."""
-    latest = ray.train.get_checkpoint()
-    reported = [each.checkpoint for each in ray.train.get_all_reported_checkpoints()]
-    newest_first = list(reversed(reported)) or [latest]
-    for checkpoint in newest_first:
-        if checkpoint is None:
-            break
+    for checkpoint in kept.newest_first(output):
         with checkpoint.as_directory() as folder:
             found = checkpoints.problem(folder, rank, workers)
             if found is not None:
@@ -172,8 +167,9 @@ class _Run:
         bar = Progress(stage.steps, stage.name, "steps", done=place.stage_step)
         with ThreadPoolExecutor(1) as ahead, bar if self.rank == 0 else contextlib.nullcontext():
             coming = batches.prefetched(
-                ahead, loader, place.stage_step, stage.steps, self.rank, self.workers
-            )
+                ahead, loader, range(place.stage_step, stage.steps), self.rank, self.workers,
+                run.prefetch_batches,
+            )  # fmt: skip
             engine.module.train()
             window = telemetry.Window()
             for samples in coming:

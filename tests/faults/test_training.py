@@ -1,11 +1,13 @@
-"""Training ends the same to the bit, however often its workers or its driver are killed."""
+"""Training ends the same to the bit, whatever is killed and wherever its disk is full."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from infra.errors import UserError
+from ray_jobs.training import kept
 from ray_jobs.training.config import DeepSpeedConfig
 from tests.ray_jobs.training import runs
 
@@ -102,3 +106,51 @@ def test_a_killed_driver(straight: Any, data: dict[str, str], tmp_path: Path, ki
         assert not (output / "model.safetensors").exists()
         assert subprocess.run(command, cwd=ROOT, stdout=sink, stderr=sink).returncode == 0
     assert_same(output, straight(kind, 2, zero))
+
+
+def count_checkpoints(output: Path) -> int:
+    """A run that began anew, in place of going on, has written one of them twice."""
+    return len(list(output.glob("checkpoints/*/place.json")))
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own, of 64 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk takes root")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk(straight: Any, data: dict[str, str], disk: Path):
+    expected = straight("autoregressive", 1, 0)
+    checkpoint = next(expected.glob("checkpoints/*/place.json")).parent
+    needs = sum(file.stat().st_size for file in checkpoint.rglob("*"))
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+    filler, output = disk / "filler", disk / "out"
+    filler.write_bytes(bytes(free - 2 * needs))  # room for the first checkpoint, not for all three
+    with pytest.raises(UserError, match="no space left there or in a worker's temporary folder"):
+        train("autoregressive", data, output, 1, 0)
+    assert not (output / "model.safetensors").exists()
+    filler.unlink()
+    train("autoregressive", data, output, 1, 0)
+    assert_same(output, expected)
+
+
+@pytest.mark.parametrize("record", ["", '{"ray_version": "0", "checkpoint_results": []}', None])
+def test_a_lost_record_of_checkpoints(
+    straight: Any, data: dict[str, str], tmp_path: Path, record: str | None
+):
+    """Ray Train's record is cut short, of another Ray, or names a checkpoint that is gone."""
+    expected, output = straight("autoregressive", 1, 0), tmp_path / "out"
+    shutil.copytree(expected, output)
+    (output / "model.safetensors").unlink()
+    shutil.rmtree(max(output.glob("checkpoints/*/place.json")).parent)
+    if record is not None:
+        (output / "checkpoints" / kept.RECORD).write_text(record)
+    train("autoregressive", data, output, 1, 0)
+    assert_same(output, expected)
+    assert count_checkpoints(output) == count_checkpoints(expected)

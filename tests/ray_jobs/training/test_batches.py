@@ -1,18 +1,21 @@
-"""What a stage is judged on."""
+"""Which samples a worker reads, how far ahead, and what a stage is judged on."""
 
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from data_prep import shards
-from data_prep.loader import Mix
+from data_prep.loader import Loader, Mix
 from infra import artifact
 from infra.config import JobConfig
 from infra.errors import UserError
-from ray_jobs.training.batches import held_out
+from ray_jobs.training.batches import batch, held_out, prefetched
 from ray_jobs.training.config import StageConfig
 
 FRAMES = (1, 9, 40, 70)
@@ -57,3 +60,53 @@ def test_passes_over_a_length_that_no_held_out_clip_has(pixels: str):
     assert lengths == [17]
     with pytest.raises(UserError, match="no validation clip of 129 frames"):
         held_out(pixels, stage(129), count=1)
+
+
+class Asked(ThreadPoolExecutor):
+    """Remembers which steps were asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.steps: list[int] = []
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future:
+        self.steps.append(args[1])
+        return super().submit(fn, *args, **kwargs)
+
+
+class Late(Loader):
+    """A loader with a shard that comes when it is let through."""
+
+    def __init__(self, uri: str, step: int) -> None:
+        super().__init__(uri, "train", [Mix(frames=1), Mix(frames=5)], 9, 2, seed=3)
+        self.late, self.through = step, Event()
+
+    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> list[dict]:
+        if step == self.late:
+            assert self.through.wait(60)
+        return super().batch(step, rank, world_size)
+
+
+def places(samples: list[dict]) -> list[tuple]:
+    return [(s["pixels"].shape, s["start_frame"], s["seed"]) for s in samples]
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_reads_as_far_ahead_as_asked(pixels: str, depth: int):
+    loader = Late(pixels, step=-1)
+    with Asked() as ahead:
+        coming = prefetched(ahead, loader, range(2, 9), 0, 1, depth)
+        for step in range(2, 9):
+            assert places(next(coming)) == places(batch(loader, step, 0, 1))
+            assert ahead.steps == list(range(2, min(step + depth, 8) + 1))
+        assert next(coming, None) is None
+
+
+def test_a_shard_that_comes_late_changes_no_batch_and_holds_up_none_before_it(pixels: str):
+    loader = Late(pixels, step=4)
+    straight = [places(batch(Late(pixels, step=-1), step, 0, 1)) for step in range(9)]
+    with ThreadPoolExecutor(1) as ahead:
+        coming = prefetched(ahead, loader, range(9), 0, 1, depth=3)
+        found = [places(next(coming)) for _ in range(4)]
+        loader.through.set()
+        assert found + [places(samples) for samples in coming] == straight

@@ -1,0 +1,65 @@
+"""Which checkpoints of a run there are: by Ray Train's record, or by their folders without one.
+
+Ray Train writes its record over the old one in place, and reads none of another version of Ray. A
+full disk or a kill at the wrong moment leaves it cut short, and the run could not go on; the
+checkpoints themselves carry digests, so nothing but their order has to be known.
+"""
+
+import json
+
+import ray
+import ray.train
+
+from infra import storage
+from infra.progress import say
+
+FOLDER = "checkpoints"
+"""Below the output; Ray Train's own name for the run."""
+RECORD = "checkpoint_manager_snapshot.json"
+_MARK = "/place.json"
+
+
+def drop_unusable_record(output: str) -> None:
+    """Remove Ray Train's record of a run's checkpoints where it could not be read."""
+    uri = storage.join(output, FOLDER, RECORD)
+    if storage.exists(uri) and not _usable(uri):
+        say(f"{uri}: damaged, or of another version of Ray; taking the checkpoints that are there")
+        storage.remove(uri)
+
+
+def newest_first(output: str) -> list[ray.train.Checkpoint]:
+    """Return a run's checkpoints, damaged ones too; workers call this when they begin."""
+    reported = [each.checkpoint for each in ray.train.get_all_reported_checkpoints()]
+    latest = ray.train.get_checkpoint()
+    if reported or latest:
+        return list(reversed(reported)) or [latest]  # pyright: ignore[reportReturnType]
+    filesystem, path = storage.arrow_filesystem(storage.join(output, FOLDER))
+    return [
+        ray.train.Checkpoint(f"{path}/{name}", filesystem) for name in reversed(_folders(output))
+    ]
+
+
+def workers_of_newest(output: str) -> int | None:
+    """Return how many workers wrote the newest checkpoint whose place can be read; None: none."""
+    for name in reversed(_folders(output)):
+        try:
+            return int(storage.read_json(storage.join(output, FOLDER, name) + _MARK)["workers"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def _folders(output: str) -> list[str]:
+    """Return the names of the checkpoints' folders, oldest first: each begins with its time."""
+    files = storage.list_files(storage.join(output, FOLDER), (_MARK,))
+    return sorted(file.split("/")[-2] for file in files)
+
+
+def _usable(uri: str) -> bool:
+    try:
+        record = json.loads(storage.read_text(uri))
+        named = {each["checkpoint_dir_name"] for each in record["checkpoint_results"]}
+        same = record["ray_version"] == ray.__version__
+    except (ValueError, KeyError, TypeError):
+        return False
+    return same and named <= set(_folders(uri.rsplit("/", 2)[0]))
