@@ -14,7 +14,6 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import ray
 from pydantic import Field
 
@@ -28,6 +27,7 @@ from infra.errors import UserError, one_line
 from infra.job import Job, main
 from infra.progress import Progress
 from models.evaluation import motion
+from ray_jobs import video_table
 from ray_jobs.report import build, charts, generated, headline
 from ray_jobs.report.contact_sheet import evenly
 from ray_jobs.report.inputs import Artifact, read_all
@@ -77,7 +77,7 @@ def plan(config: EvaluateConfig) -> list[str]:
     artifacts = read_all(config.input)
     lines = [f"read {kind} {artifact.uri}" for kind, artifact in artifacts.items()]
     if "videos" in artifacts:
-        count = len(_rows(artifacts["videos"]))
+        count = len(video_table.read(artifacts["videos"].uri))
         lines.append(f"measure {count} videos, one curve point every {config.window_s:g} s")
     return [*lines, "write metrics.json, curves/*.png and report.html"]
 
@@ -193,11 +193,9 @@ def figures_of(uri: str) -> dict[str, float]:
     Raises:
         UserError: a video cannot be read, or has a single frame.
     """
-    with storage.open_input(storage.join(uri, "videos.parquet")) as file:
-        rows = pq.read_table(file).to_pylist()
     settings = EvaluateConfig(input=(uri,), output=uri)
     found: dict[str, list[float]] = {name: [] for name in VIDEO_FIGURES}
-    for row in rows:
+    for row in video_table.read(uri):
         record, _ = measure(storage.join(uri, row["file"]), row, settings)
         if record["problem"] is not None or record["motion"] is None:
             raise UserError(f"{row['file']}: {record['problem'] or 'a single frame'}")
@@ -214,7 +212,7 @@ def _measure_all(artifact: Artifact, config: EvaluateConfig) -> list[Measured]:
     task = ray.remote(measure).options(
         num_cpus=config.resources.cpus_per_worker, num_gpus=config.resources.gpus_per_worker
     )
-    rows = _rows(artifact)
+    rows = video_table.read(artifact.uri)
     waiting = deque(enumerate(rows))
     running: dict[Any, int] = {}
     measured: dict[int, Measured] = {}
@@ -271,11 +269,6 @@ def _describe(row: Mapping[str, Any]) -> dict[str, Any]:
         "conventions": {},
         "problem": None,
     }
-
-
-def _rows(artifact: Artifact) -> Sequence[dict[str, Any]]:
-    with storage.open_input(storage.join(artifact.uri, "videos.parquet")) as file:
-        return pq.read_table(file).to_pylist()
 
 
 def _stem(file: str) -> str:

@@ -11,8 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import ray.data
 import torch
 from pydantic import Field, model_validator
@@ -30,36 +28,9 @@ from infra.progress import Progress
 from infra.seeding import derive
 from models.autoregressive.extension import Cue, Extension, cue_in_force, extend
 from models.autoregressive.sampling import Sampling
+from ray_jobs import video_table
 from ray_jobs.exported import load_autoregressive, load_tokenizer
-
-Row = dict[str, Any]
-
-VIDEOS = pa.schema(
-    [
-        ("video_id", pa.string()),
-        ("prompt", pa.string()),
-        ("prompts", pa.list_(pa.struct([("text", pa.string()), ("from_s", pa.float64())]))),
-        ("file", pa.string()),
-        ("seed", pa.int64()),
-        ("frames", pa.int32()),
-        ("fps", pa.float64()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("joins", pa.list_(pa.int32())),
-        ("join_colour_drift", pa.list_(pa.float64())),
-        ("trained_frames", pa.int32()),
-        ("top_k", pa.int32()),
-        ("temperature", pa.float64()),
-        ("guidance_scale", pa.float64()),
-        ("reencode_frames", pa.int32()),
-        ("strategy", pa.string()),
-        ("match_colour", pa.bool_()),
-        ("tokenizer_fingerprint", pa.string()),
-        ("autoregressive_fingerprint", pa.string()),
-        ("seconds", pa.float64()),
-    ],
-    metadata={"longtake.schema": "videos", "longtake.version": "2"},
-)
+from ray_jobs.video_table import Row, record
 
 
 class TimedPrompt(Section):
@@ -161,7 +132,7 @@ class Models:
                         movie.write(frame)
                     window += 1
             storage.write_bytes(storage.join(output, file), local.read_bytes())
-        record = {
+        made_by = {
             **row,
             **self._prints,
             "file": file,
@@ -180,7 +151,7 @@ class Models:
             "match_colour": config.extension.match_colour,
             "seconds": round(time.monotonic() - begun_at, 2),
         }
-        storage.write_json(_record(output, row["video_id"]), record)
+        storage.write_json(record(output, row["video_id"]), made_by)
         return {"video_id": row["video_id"]}
 
 
@@ -221,7 +192,7 @@ def run(
         actors: of :class:`Models` that are there already; none starts the job's own.
     """
     videos = _videos(config)
-    missing = [v for v in videos if not storage.exists(_record(output.uri, v["video_id"]))]
+    missing = [v for v in videos if not storage.exists(record(output.uri, v["video_id"]))]
     with Progress(len(videos), "generate", "videos", len(videos) - len(missing)) as bar:
         if missing and actors:
             made = ActorPool(list(actors)).map_unordered(
@@ -231,9 +202,8 @@ def run(
             made = _by_ray_data(config, output, missing) if missing else iter(())
         for _ in made:
             bar.advance()
-    rows = [storage.read_json(_record(output.uri, video["video_id"])) for video in videos]
-    with storage.open_output(output.path("videos.parquet")) as file:
-        pq.write_table(pa.Table.from_pylist(rows, VIDEOS), file)
+    rows = [storage.read_json(record(output.uri, video["video_id"])) for video in videos]
+    video_table.write(output.uri, rows)
     frames = sum(row["frames"] for row in rows)
     seconds = sum(row["seconds"] for row in rows)
     return {
@@ -327,10 +297,6 @@ def sources(config: GenerateConfig) -> tuple[str, str]:
             f"{made_for['tokenizer_fingerprint']}, not of {kinds['tokenizer']} ({fingerprint})"
         )
     return kinds["tokenizer"], kinds["autoregressive"]
-
-
-def _record(output: str, video_id: str) -> str:
-    return storage.join(output, "videos", f"{video_id}.json")
 
 
 JOB = Job("generate", "videos", GenerateConfig, plan, run)

@@ -9,7 +9,8 @@ import pytest
 from data_prep.decode import decode
 from infra import config, storage
 from infra.errors import UserError
-from ray_jobs.generate import VIDEOS, GenerateConfig, Generator, _record, _videos, plan
+from ray_jobs import video_table
+from ray_jobs.generate import GenerateConfig, Generator, _videos, plan
 from tests.ray_jobs import untrained
 
 EXTENSION = {"total_frames": 9 + 4 + 4 + 2, "window_frames": 9, "reencode_frames": 5}
@@ -40,7 +41,7 @@ def _over_time(*cues: tuple[str, float]) -> dict[str, Any]:
 def _made(settings: GenerateConfig, models: list[str], output: Path, number: int = 0) -> Any:
     row = _videos(settings)[number]
     Generator(settings, *models, str(output))(row)
-    return storage.read_json(_record(str(output), row["video_id"]))
+    return storage.read_json(video_table.record(str(output), row["video_id"]))
 
 
 def test_the_record_says_how_the_video_was_made(models: list[str], tmp_path: Path):
@@ -61,7 +62,7 @@ def test_the_record_says_how_the_video_was_made(models: list[str], tmp_path: Pat
     assert record["strategy"] == "naive"
     assert record["match_colour"] is True
     assert record["guidance_scale"] == 2.0
-    table = pa.Table.from_pylist([record], VIDEOS)
+    table = pa.Table.from_pylist([record], video_table.SCHEMA)
     assert table.to_pylist()[0] == record  # the table has all of it
     frames = sum(len(c.frames_THWC) for c in decode(tmp_path / record["file"], long_side_px=24))
     assert frames == 19
