@@ -5,6 +5,7 @@
     videos ─prepare─▶ clips ─tokenize─▶ pixels ─train_tokenizer─▶ tokenizer
                                           └──────────tokenize──────────┴─▶ tokens
     tokens ─train_autoregressive─▶ autoregressive ─generate─▶ videos ─evaluate─▶ report
+                                                               └(upscale)┘
 """
 
 import json
@@ -13,10 +14,11 @@ from typing import Any
 from pydantic import Field
 
 from data_prep import samples
-from infra import storage
+from infra import artifact, storage
 from infra.config import Section, Uri
 from infra.errors import UserError
 from infra.progress import say
+from models.upscale import check
 from pipelines.recipe import Step, main, step
 from ray_jobs import (
     evaluate,
@@ -25,10 +27,14 @@ from ray_jobs import (
     tokenize,
     train_autoregressive,
     train_tokenizer,
+    upscale,
 )
 
 Settings = dict[str, Any]
-STEPS = ("prepare", "pixels", "tokenizer", "tokens", "autoregressive", "generate", "report")
+STEPS = (
+    *("prepare", "pixels", "tokenizer", "tokens"),
+    *("autoregressive", "generate", "upscale", "report"),
+)
 
 
 class LoongConfig(Section):
@@ -48,7 +54,10 @@ class LoongConfig(Section):
     tokens: Settings = Field(default_factory=dict)
     autoregressive: Settings = Field(default_factory=dict)
     generate: Settings = Field(default_factory=dict)
+    upscale: Settings | None = None
+    """The step is left out while this is null; `upscale={}` takes its defaults."""
     report: Settings = Field(default_factory=dict)
+    """Its videos are those of `upscale` where there is one, else of `generate`."""
     credits: tuple[str, ...] = ()
     """Lines of credit for the films, shown in the report."""
 
@@ -58,7 +67,7 @@ def steps(config: LoongConfig) -> list[Step]:
     out = {name: storage.join(config.output, name) for name in STEPS}
     common: dict[str, Any] = {"seed": config.seed}
     credit = [*config.credits, *([samples.BIG_BUCK_BUNNY_CREDIT] if _uses_film(config) else [])]
-    return [
+    made = [
         step("prepare", prepare.JOB, config.prepare,
              input=[_videos(config)], output=out["prepare"], **common),
         step("pixels", tokenize.JOB, config.pixels,
@@ -71,10 +80,24 @@ def steps(config: LoongConfig) -> list[Step]:
              input=[out["tokens"]], output=out["autoregressive"], **common),
         step("generate", generate.JOB, config.generate,
              input=[out["tokenizer"], out["autoregressive"]], output=out["generate"], **common),
-        step("report", evaluate.JOB, config.report,
-             input=[out[name] for name in out if name != "report"],
-             output=out["report"], credits=credit, **common),
     ]  # fmt: skip
+    shown = [item.config.output for item in made]
+    if config.upscale is not None:
+        made.append(step("upscale", upscale.JOB, config.upscale,
+                         input=[out["generate"]], output=out["upscale"], **common))  # fmt: skip
+        shown[-1] = out["upscale"]
+    made.append(step("report", evaluate.JOB, config.report,
+                     input=shown, output=out["report"], credits=credit, **common))  # fmt: skip
+    return made
+
+
+def make_ready(config: LoongConfig) -> None:
+    """Refuse what would only fail at a late step, then see that there are videos."""
+    for item in steps(config):
+        finished = storage.exists(storage.join(item.config.output, artifact.MARKER))
+        if isinstance(item.config, upscale.UpscaleConfig) and not finished:
+            check(item.config.upscaler)
+    get_videos(config)
 
 
 def get_videos(config: LoongConfig) -> None:
@@ -110,4 +133,4 @@ def _videos(config: LoongConfig) -> str:
 
 
 if __name__ == "__main__":
-    main("loong", LoongConfig, steps, get_videos, report_of)
+    main("loong", LoongConfig, steps, make_ready, report_of)

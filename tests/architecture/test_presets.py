@@ -1,23 +1,35 @@
 """Every preset loads, and the paper's says what the paper says."""
 
+import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from infra import config
+from infra import config, storage
+from infra.errors import UserError
+from models.autoregressive.loss import token_nll
 from models.autoregressive.model import LongtakeLlama
+from models.autoregressive.sequence import build_batch
+from models.tokenizer.model import VideoTokenizer
 from pipelines import loong
 from pipelines.recipe import PRESETS
 from ray_jobs.train_autoregressive import TrainAutoregressiveConfig
+from ray_jobs.train_tokenizer import TrainTokenizerConfig
+from ray_jobs.training.config import StageConfig
+from ray_jobs.upscale import UpscaleConfig
 
 GIVEN = ["input=/videos", "output=/out"]
 
 
 @pytest.mark.parametrize("preset", sorted((PRESETS / "loong").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_preset_loads_and_validates(preset: Path):
-    steps = loong.steps(config.load(loong.LoongConfig, [preset], GIVEN))
-    assert [step.name for step in steps] == list(loong.STEPS)
+    loaded = config.load(loong.LoongConfig, [preset], GIVEN)
+    steps = loong.steps(loaded)
+    names = [name for name in loong.STEPS if name != "upscale" or loaded.upscale is not None]
+    assert [step.name for step in steps] == names
     made = {step.config.output for step in steps}
     for step in steps[1:]:
         assert set(step.config.input) <= made
@@ -50,9 +62,79 @@ def test_the_paper_presets_state_the_paper(preset: str):
     assert found.stages[-1].early_frame_weight == 1.0
 
 
-def test_a_mistake_in_a_step_names_the_step():
-    from infra.errors import UserError
+BF16, TF32 = (0.4 * peak * 1e12 * 3600 for peak in (312, 156))
+"""Operations an hour of an A100 at 40 % of its peaks; the tokenizer's convolutions are in TF32."""
 
+
+def test_the_small_preset_is_counted_to_train_in_a_day_on_one_gpu():
+    file = PRESETS / "loong" / "small-gpu.yaml"
+    steps = {s.name: s.config for s in loong.steps(config.load(loong.LoongConfig, [file], GIVEN))}
+    shape = trained("small-gpu").model
+    tokenizer = steps["tokenizer"]
+    assert isinstance(tokenizer, TrainTokenizerConfig)
+    with torch.device("meta"):
+        llama, coder = LongtakeLlama(shape), VideoTokenizer(tokenizer.model)
+
+    def sequence(frames: int) -> None:
+        codes_BTHW = torch.zeros(1, *tokenizer.model.latent_shape(frames), dtype=torch.long)
+        text = [[0] * shape.max_text_tokens]
+        token_nll(llama, build_batch(shape, text, codes_BTHW).to("meta"))
+
+    def clip(frames: int) -> None:
+        coder.decoder(coder.encoder(torch.zeros(1, 3, frames, 128, 128, device="meta")))
+
+    hours = [
+        *(_hours(stage, sequence, BF16) for stage in trained("small-gpu").stages),
+        *(_hours(stage, clip, TF32) for stage in tokenizer.stages),
+    ]
+    assert [round(h, 1) for h in hours] == [4.9, 7.2, 5.7, 0.7, 3.1, 1.2]  # as pipelines/README.md
+    assert all(config.resources.workers == 1 for config in (trained("small-gpu"), tokenizer))
+    sizes = [sum(p.numel() for p in m.parameters()) for m in (llama, coder)]
+    assert [round(size / 1e6) for size in sizes] == [288, 47]
+
+
+def _hours(stage: StageConfig, forward: Callable[[int], None], an_hour: float) -> float:
+    """Return how long a stage takes: forward once, backward twice as much."""
+    operations = 0.0
+    for mix in stage.data:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            forward(mix.frames)
+        operations += mix.weight * counter.get_total_flops()
+    mean = operations / sum(mix.weight for mix in stage.data)
+    return 3 * stage.steps * stage.batch_size * mean / an_hour
+
+
+@pytest.mark.parametrize(
+    ("preset", "size_px"), [("paper-7b", 512), ("paper-3b", 128), ("paper-700m", 128)]
+)
+def test_the_report_is_of_enlarged_videos_where_there_are_any(preset: str, size_px: int):
+    file = PRESETS / "loong" / f"{preset}.yaml"
+    for given, on in (([], size_px == 512), (["upscale={}"], True), (["upscale=null"], False)):
+        loaded = config.load(loong.LoongConfig, [file], [*GIVEN, *given])
+        steps = {step.name: step.config for step in loong.steps(loaded)}
+        assert ("upscale" in steps) == on
+        assert "/out/autoregressive" in steps["report"].input
+        assert ("/out/upscale" in steps["report"].input) == on
+        assert ("/out/generate" in steps["report"].input) == (not on)
+        if on:
+            enlarged = steps["upscale"]
+            assert isinstance(enlarged, UpscaleConfig)
+            assert enlarged.input == ("/out/generate",)
+            assert loaded.pixels["height_px"] * enlarged.scale == 512
+
+
+def test_what_a_late_step_lacks_stops_the_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    given = ["input=/videos", f"output={tmp_path}", "upscale={upscaler: realesrgan}"]
+    demo = PRESETS / "loong" / "demo.yaml"
+    loaded = config.load(loong.LoongConfig, [demo], given)
+    with pytest.raises(UserError, match="realesrgan: needs a package that is not installed"):
+        loong.make_ready(loaded)
+    storage.write_text(str(tmp_path / "upscale" / "artifact.json"), "{}")
+    loong.make_ready(loaded)  # what is finished needs nothing
+
+
+def test_a_mistake_in_a_step_names_the_step():
     preset = PRESETS / "loong" / "demo.yaml"
     loaded = config.load(loong.LoongConfig, [preset], [*GIVEN, "tokens.windws=3"])
     with pytest.raises(UserError, match=r"tokens: windws: unknown key; did you mean windows\?"):

@@ -25,12 +25,14 @@ SIGNS = {
     "tokens": "tokens/unfinished.json",
     "autoregressive": "autoregressive/checkpoints/*/place.json",
     "generate": "generate/unfinished.json",
+    "upscale": "upscale/unfinished.json",
     "report": "report/unfinished.json",
 }
 # What must be the same to the byte: everything but logs, times and the report that shows them.
 SAME = (
     "pixels/pixels/*.parquet", "tokenizer/model.safetensors", "tokens/tokens/*.parquet",
     "autoregressive/model.safetensors", "generate/videos/*.mp4",
+    "upscale/videos/*.mp4",
 )  # fmt: skip
 MEASURED = ["cpu_seconds", "peak_rss_bytes"]
 

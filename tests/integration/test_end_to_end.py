@@ -43,6 +43,9 @@ def test_film_in_long_video_and_report_out(finished: str):
     assert summaries["tokens"]["windows"].keys() == {"1", "5", "9"}
     assert summaries["autoregressive"]["validation"]["unigram_entropy_nats"] > 0
     assert summaries["generate"]["joins_per_video"] == 3
+    assert summaries["upscale"]["failed"] == []
+    (shown,) = storage.read_json(storage.join(finished, "report", "metrics.json"))["videos"]
+    assert (shown["width_px"], shown["frames"]) == (64, 21)  # the report is of what was enlarged
     page = storage.read_text(storage.join(finished, "report.html"))
     assert "<video" in page
     assert page.count("http://") + page.count("https://") == page.count("http://www.w3.org")
