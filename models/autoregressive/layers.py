@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from models.autoregressive.cache import KVCache
 from models.autoregressive.config import ARConfig
+from models.autoregressive.ulysses import Ulysses
 
 
 def rotary_tables(positions_S: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -70,7 +71,6 @@ class Attention(nn.Module):
         super().__init__()
         self.layer = layer
         self.head_dim = config.head_dim
-        self.grouped = config.key_value_heads != config.heads
         key_value = config.key_value_heads * config.head_dim
         self.q_proj = nn.Linear(config.hidden, config.hidden, bias=False)
         self.k_proj = nn.Linear(config.hidden, key_value, bias=False)
@@ -83,8 +83,12 @@ class Attention(nn.Module):
         rotary: tuple[Tensor, Tensor],
         mask: Tensor | None,
         cache: KVCache | None,
+        ulysses: Ulysses | None,
     ) -> Tensor:
-        """Attend from the new tokens to themselves and to what the cache holds."""
+        """Attend from the new tokens to themselves and to what the cache holds.
+
+        With `ulysses` the new tokens are a stretch, and attend to the whole sequence.
+        """
         queries, keys, values = (
             rearrange(project(x_BSD), "B S (N E) -> B N S E", E=self.head_dim)
             for project in (self.q_proj, self.k_proj, self.v_proj)
@@ -92,14 +96,18 @@ class Attention(nn.Module):
         queries, keys = rotate(queries, *rotary), rotate(keys, *rotary)
         if cache is not None:
             keys, values = cache.append(self.layer, keys, values)
+        if ulysses is not None:
+            queries, keys, values = ulysses.to_heads(queries, keys, values)
         mixed_BNSE = F.scaled_dot_product_attention(
             queries,
             keys,
             values,
             attn_mask=mask,
             is_causal=mask is None and queries.shape[2] > 1,
-            enable_gqa=self.grouped,
+            enable_gqa=keys.shape[1] != queries.shape[1],
         )
+        if ulysses is not None:
+            mixed_BNSE = ulysses.to_stretches(mixed_BNSE)
         return self.o_proj(rearrange(mixed_BNSE, "B N S E -> B S (N E)"))
 
 
@@ -133,7 +141,8 @@ class Block(nn.Module):
         rotary: tuple[Tensor, Tensor],
         mask: Tensor | None,
         cache: KVCache | None,
+        ulysses: Ulysses | None,
     ) -> Tensor:
         """Add attention of the normalised input, then the MLP of the normalised sum."""
-        x_BSD = x_BSD + self.self_attn(self.input_layernorm(x_BSD), rotary, mask, cache)
+        x_BSD = x_BSD + self.self_attn(self.input_layernorm(x_BSD), rotary, mask, cache, ulysses)
         return x_BSD + self.mlp(self.post_attention_layernorm(x_BSD))

@@ -1,6 +1,7 @@
 """Next-token loss of the video tokens, plain and weighted by frame (Loong, eq. 1 and 2).
 
-Shapes: B batch, L video tokens, T H W latent frames, rows and columns, D hidden.
+Shapes: B batch, S tokens, L video tokens, T H W latent frames, rows and columns, D hidden, P tokens
+of a rank's stretch, V video ids.
 """
 
 import torch
@@ -9,9 +10,11 @@ from torch import Tensor
 
 from models.autoregressive.model import LongtakeLlama
 from models.autoregressive.sequence import TokenBatch, latents_of_frames
+from models.autoregressive.ulysses import Ulysses
 
 EARLY_FRAMES = 17
 FRAME_RANGES = ((1, 1), (2, 17), (18, 49), (50, 65))
+_NO_TARGET = -100
 
 
 def token_nll(model: LongtakeLlama, batch: TokenBatch) -> Tensor:
@@ -21,23 +24,47 @@ def token_nll(model: LongtakeLlama, batch: TokenBatch) -> Tensor:
     positions no other id can come next (see the README).
 
     Args:
-        model: The decoder.
-        batch: Sequences on the model's device.
+        model: The decoder. Where it shares sequences out, all its ranks call this.
+        batch: Sequences on the model's device, the same on all ranks.
 
     Returns:
-        (B, T, H, W), float32.
+        (B, T, H, W), float32, the same on all ranks.
     """
     tokens = batch.codes_BTHW[0].numel()
     # The state at a position predicts the token after it.
     offsets_L = torch.arange(tokens, device=batch.ids_BS.device)
     predicting_BL = batch.video_start_B[:, None] - 1 + offsets_L
     hidden_BSD = model.hidden(batch.ids_BS)
+    if model.ulysses is not None:
+        nll_BL = _shared_nll(model, model.ulysses, hidden_BSD, batch, predicting_BL)
+        return nll_BL.view_as(batch.codes_BTHW)
     hidden_BLD = hidden_BSD.gather(1, predicting_BL[..., None].expand(-1, -1, hidden_BSD.shape[2]))
     logits_BLV = model.logits(hidden_BLD, model.config.vocabulary.video_ids)
     nll = F.cross_entropy(
         logits_BLV.flatten(0, 1).float(), batch.codes_BTHW.flatten(), reduction="none"
     )
     return nll.view_as(batch.codes_BTHW)
+
+
+def _shared_nll(
+    model: LongtakeLlama,
+    ulysses: Ulysses,
+    hidden_BPD: Tensor,
+    batch: TokenBatch,
+    predicting_BL: Tensor,
+) -> Tensor:
+    """`token_nll` where ranks hold stretches: each computes the logits of its own only."""
+    codes_BL = batch.codes_BTHW.flatten(1)
+    targets_BS = torch.full_like(batch.ids_BS, _NO_TARGET).scatter(1, predicting_BL, codes_BL)
+    targets_BP = ulysses.stretch(targets_BS, _NO_TARGET)
+    logits_BPV = model.logits(hidden_BPD, model.config.vocabulary.video_ids)
+    nll_BP = F.cross_entropy(
+        logits_BPV.flatten(0, 1).float(),
+        targets_BP.flatten(),
+        ignore_index=_NO_TARGET,
+        reduction="none",
+    ).view_as(targets_BP)
+    return ulysses.gather(nll_BP).gather(1, predicting_BL)
 
 
 def next_token_loss(nll_BTHW: Tensor) -> Tensor:
