@@ -60,7 +60,10 @@ class TrainAutoregressiveConfig(JobConfig):
 
 
 class NextToken(nn.Module):
-    """The model as DeepSpeed calls it: sequences in, -log p of every video token out."""
+    """The model as DeepSpeed calls it: sequences in, -log p of every video token out.
+
+    Workers that share sequences give the same batch and get the same result.
+    """
 
     def __init__(self, llama: LongtakeLlama) -> None:
         """Wrap a model."""
@@ -141,6 +144,12 @@ class AutoregressiveTask:
 def plan(config: TrainAutoregressiveConfig) -> list[str]:
     """Return what a run would do; see :class:`infra.job.Job`."""
     check(AutoregressiveTask(config.model, config.early_frames), config, config.stages, config.run)
+    sharing = config.run.deepspeed.sequence_parallel
+    if config.model.heads % sharing:
+        raise UserError(
+            f"run.deepspeed.sequence_parallel: {sharing}; allowed is a divisor of model.heads "
+            f"{config.model.heads}"
+        )
     if len(config.input) != 1:
         raise UserError(f"input: {len(config.input)} URIs; allowed is one artifact of kind tokens")
     info = artifact.read(config.input[0], ("tokens",))

@@ -37,22 +37,25 @@ def prefetched(
     ahead: ThreadPoolExecutor,
     loader: Loader,
     steps: range,
-    rank: int,
-    workers: int,
+    group: int,
+    groups: int,
     depth: int = 1,
 ) -> Iterator[list[Sample]]:
-    """Yield the batches of `steps`; up to `depth` are read ahead, one after the other."""
+    """Yield the batches of `steps`; up to `depth` are read ahead. See :func:`batch`."""
     coming: deque[Future[list[Sample]]] = deque()
     for step in steps:
         while len(coming) <= depth and step + len(coming) < steps.stop:
-            coming.append(ahead.submit(batch, loader, step + len(coming), rank, workers))
+            coming.append(ahead.submit(batch, loader, step + len(coming), group, groups))
         yield coming.popleft().result()
 
 
-def batch(loader: Loader, step: int, rank: int, workers: int) -> list[Sample]:
-    """Return a batch, each sample with a ``seed`` that does not depend on who reads it."""
-    samples = loader.batch(step, rank, workers)
-    first = rank * len(samples)
+def batch(loader: Loader, step: int, group: int, groups: int) -> list[Sample]:
+    """Return a group's share of a batch; a group is one worker, or those that share sequences.
+
+    Each sample has a ``seed`` that does not depend on who reads it.
+    """
+    samples = loader.batch(step, group, groups)
+    first = group * len(samples)
     for place, sample in enumerate(samples, first):
         sample["seed"] = derive(loader.seed, "sample", step, place)
     return samples

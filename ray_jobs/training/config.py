@@ -19,7 +19,8 @@ class StageConfig(Section):
     batch_size: Annotated[int, Field(ge=1)]
     """Samples in a global batch, over all workers and accumulation."""
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None
-    """Samples a worker holds at once; None: its whole share, so no accumulation."""
+    """Samples a worker (or the workers that share sequences) holds at once; None: its whole share,
+    so no accumulation."""
     data: Annotated[tuple[Mix, ...], Field(min_length=1)]
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     warmup_steps: Annotated[int, Field(ge=0)] = 0
@@ -52,6 +53,9 @@ class DeepSpeedConfig(Section):
     """Keep the optimizer's state in the host's memory; needs ZeRO 1 or above."""
     offload_parameters: bool = False
     """Keep the weights there too; needs ZeRO 3."""
+    sequence_parallel: Annotated[int, Field(ge=1)] = 1
+    """Workers that share every sequence, each with a stretch of it (DeepSpeed-Ulysses); a divisor
+    of ``resources.workers`` and of the model's heads. The autoregressive model only."""
 
     @model_validator(mode="after")
     def _what_needs_zero(self) -> Self:
@@ -121,45 +125,63 @@ class RunConfig(Section):
 
 
 def check_stages(
-    stages: Sequence[StageConfig], workers: int, min_workers: int | None = None
+    stages: Sequence[StageConfig],
+    workers: int,
+    min_workers: int | None = None,
+    sequence_parallel: int = 1,
 ) -> None:
-    """Raise UserError unless stages have names of their own and batches that divide."""
+    """Raise UserError unless stages have names of their own and batches that divide.
+
+    Args:
+        stages: of the run.
+        workers: as many as there are at most.
+        min_workers: as few as the run may go on with; None: as many as `workers`.
+        sequence_parallel: workers that share every sequence.
+    """
     names = [stage.name for stage in stages]
     if len(set(names)) < len(names):
         raise UserError(f"stages {', '.join(names)}: each needs a name of its own")
     if (min_workers or 1) > workers:
         raise UserError(f"run.min_workers {min_workers}: allowed is up to {workers}, the workers")
-    for stage in stages:
-        for count in range(min_workers or workers, workers + 1):
-            _check_batch(stage, count)
+    for count in range(min_workers or workers, workers + 1):
+        if count % sequence_parallel:
+            elastic = f", and run.min_workers {min_workers} lets a run have {count}"
+            raise UserError(
+                f"run.deepspeed.sequence_parallel: {sequence_parallel}; allowed is a divisor of "
+                f"resources.workers {workers}{elastic if workers % sequence_parallel == 0 else ''}"
+            )
+        for stage in stages:
+            _check_batch(stage, count // sequence_parallel, sequence_parallel)
 
 
-def _check_batch(stage: StageConfig, workers: int) -> None:
-    if stage.batch_size % workers:
+def _check_batch(stage: StageConfig, groups: int, sequence_parallel: int) -> None:
+    alone = sequence_parallel == 1
+    if stage.batch_size % groups:
+        many = "workers" if alone else f"groups of {sequence_parallel} workers"
         raise UserError(
             f"stage {stage.name}: batch_size {stage.batch_size} does not divide over "
-            f"{workers} workers"
+            f"{groups} {many}"
         )
-    share = stage.batch_size // workers
+    share = stage.batch_size // groups
     if stage.micro_batch_size and share % stage.micro_batch_size:
         raise UserError(
-            f"stage {stage.name}: {share} samples a worker do not divide into "
-            f"micro-batches of {stage.micro_batch_size}"
+            f"stage {stage.name}: {share} samples a {'worker' if alone else 'group'} do not divide "
+            f"into micro-batches of {stage.micro_batch_size}"
         )
 
 
 def deepspeed_dict(run: RunConfig, stage: StageConfig, workers: int) -> dict[str, Any]:
     """Return DeepSpeed's config of one stage; the only place that knows its key names."""
-    share = stage.batch_size // workers
-    micro = stage.micro_batch_size or share
     settings = run.deepspeed
+    share = stage.batch_size // (workers // settings.sequence_parallel)
+    micro = stage.micro_batch_size or share
     zero: dict[str, Any] = {"stage": settings.zero_stage}
     if settings.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu"}
     if settings.offload_parameters:
         zero["offload_param"] = {"device": "cpu"}
     return {
-        "train_batch_size": stage.batch_size,
+        "train_batch_size": workers * share,  # each worker's; those of a group read the same
         "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": share // micro,
         "gradient_clipping": settings.gradient_clipping,

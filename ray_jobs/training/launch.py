@@ -30,6 +30,7 @@ from ray_jobs.training.bad_loss import SKIPPED, STOPPED
 from ray_jobs.training.batches import held_out
 from ray_jobs.training.loop import Work, train
 from ray_jobs.training.optimizer import matches, parameter_groups, recompute_activations
+from ray_jobs.training.ranks import sequence_sharing
 from ray_jobs.training.task import Task
 
 
@@ -42,10 +43,11 @@ def check(
     """Refuse settings that no run can have; allocates no weights and needs no Ray.
 
     Raises:
-        UserError: batches do not divide, a pattern names no parameter, or ``run.initial`` holds
-            another model.
+        UserError: batches or workers do not divide, a pattern names no parameter, the model lacks
+            what is asked of it, or ``run.initial`` holds another model.
     """
-    settings.check_stages(stages, job.resources.workers, run.min_workers)
+    sharing = run.deepspeed.sequence_parallel
+    settings.check_stages(stages, job.resources.workers, run.min_workers, sharing)
     if run.min_workers is not None and run.deepspeed.zero_stage:
         raise UserError(
             f"run.min_workers: {run.min_workers}; needs run.deepspeed.zero_stage=0 (it is "
@@ -67,6 +69,11 @@ def check(
                     raise UserError(f"stage {stage.name}: {key}: {pattern} matches no parameter")
     if run.recompute_activations and not recompute_activations(model):
         raise UserError("run.recompute_activations: true; this model has no part that can")
+    if sharing > 1 and not sequence_sharing(model):
+        raise UserError(
+            f"run.deepspeed.sequence_parallel: {sharing}; allowed is 1 (this model has "
+            "no sequences to share out)"
+        )
     if run.initial is not None:
         task.load(model, run.initial)
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 import deepspeed
 import ray.train
 import torch
+import torch.distributed as dist
 from torch.utils.flop_counter import FlopCounterMode
 
 from data_prep.loader import Loader, Sample
@@ -25,7 +26,12 @@ from ray_jobs.training.checkpoints import Place
 from ray_jobs.training.config import RunConfig, StageConfig, deepspeed_dict
 from ray_jobs.training.ema import Ema
 from ray_jobs.training.optimizer import adamw, matches, recompute_activations
-from ray_jobs.training.ranks import any_rank, mean_over_ranks
+from ray_jobs.training.ranks import (
+    any_rank,
+    mean_over_ranks,
+    sequence_group,
+    sequence_sharing,
+)
 from ray_jobs.training.task import Task
 
 EMA_FOLDER = "ema"
@@ -53,12 +59,13 @@ def train(settings: dict[str, Any]) -> None:
     rank = ray.train.get_context().get_world_rank()
     workers = ray.train.get_context().get_world_size()
     skipped = Skipped(work.output, work.run.bad_loss, rank)
+    sharing = sequence_group(work.run.deepspeed.sequence_parallel)
     while True:
         with _last_whole(work.output, rank, workers) as folder:
             place = checkpoints.read_place(folder) if folder else Place()
             place.workers = workers
             try:
-                _Run(work, rank, workers, place, skipped.steps).all_stages(folder)
+                _Run(work, rank, workers, place, skipped.steps, sharing).all_stages(folder)
                 return
             except BadLoss as bad:
                 if not skipped.add(bad):
@@ -94,10 +101,19 @@ class _Engine:
 
 class _Run:
     def __init__(
-        self, work: Work, rank: int, workers: int, place: Place, skipped: dict[int, str]
+        self,
+        work: Work,
+        rank: int,
+        workers: int,
+        place: Place,
+        skipped: dict[int, str],
+        sharing: dist.ProcessGroup | None = None,
     ) -> None:
         self.work, self.rank, self.workers, self.place = work, rank, workers, place
         self.skipped = skipped
+        self.sharing = sharing  # with whom this rank shares sequences
+        size = work.run.deepspeed.sequence_parallel
+        self.group, self.groups = rank // size, workers // size  # a group reads the same samples
         self.judged: dict[str, float] = {}  # what validation said last in this stage
         self.flops: dict[tuple[int, ...], float] = {}  # of one sample, by its shape
         self.telemetry = (
@@ -140,6 +156,9 @@ class _Run:
             task.load(model, run.initial)
         if run.recompute_activations:
             recompute_activations(model)
+        if self.sharing is not None:
+            for part in sequence_sharing(model):
+                part.share_sequences(self.sharing)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(matches(name, stage.trainable))
         return model
@@ -167,7 +186,7 @@ class _Run:
         bar = Progress(stage.steps, stage.name, "steps", done=place.stage_step)
         with ThreadPoolExecutor(1) as ahead, bar if self.rank == 0 else contextlib.nullcontext():
             coming = batches.prefetched(
-                ahead, loader, range(place.stage_step, stage.steps), self.rank, self.workers,
+                ahead, loader, range(place.stage_step, stage.steps), self.group, self.groups,
                 run.prefetch_batches,
             )  # fmt: skip
             engine.module.train()
@@ -189,7 +208,7 @@ class _Run:
                 place.step += 1
                 last = place.stage_step == stage.steps
                 if (last or place.stage_step % run.log_every_steps == 0) and window.steps:
-                    self._log(engine.deepspeed, stage, window.close(self.workers))
+                    self._log(engine.deepspeed, stage, window.close(self.workers, self.groups))
                 if self.rank == 0:
                     bar.advance(note=f"loss {window.last_loss:.4f}" if window.last_loss else "")
                 if last or place.stage_step % run.validate_every_steps == 0:
@@ -202,7 +221,7 @@ class _Run:
         self, engine: _Engine, stage: StageConfig, samples: list[Sample]
     ) -> tuple[float, dict[str, float], int]:
         # All randomness of a step comes from its number, so there is no generator state to save.
-        torch.manual_seed(derive(self.work.seed, "step", self.place.step, self.rank))
+        torch.manual_seed(derive(self.work.seed, "step", self.place.step, self.group))
         micro = stage.micro_batch_size or len(samples)
         rate = stage.learning_rate_at(self.place.stage_step)
         for group in engine.optimizer.param_groups:
@@ -270,7 +289,7 @@ class _Run:
         self, model: torch.nn.Module, samples: list[Sample]
     ) -> tuple[dict[str, Any], dict[str, bytes]] | None:
         """Return what the task says of the model; None on ranks that have no say."""
-        if self.rank and self.work.run.deepspeed.zero_stage < 3:
+        if self.group and self.work.run.deepspeed.zero_stage < 3:
             return None  # under ZeRO 3 a forward pass takes all ranks
         model.eval()
         with torch.no_grad(), zero.own_writers_whole(model):

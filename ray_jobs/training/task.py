@@ -27,7 +27,8 @@ class Task(Protocol):
 
         Draw from ``torch.Generator().manual_seed(sample["seed"])`` what is random for a sample:
         it is the same however many workers share the batch. The global generator is seeded too,
-        by step and rank.
+        by step and rank; workers that share sequences (``run.deepspeed.sequence_parallel``) get the
+        same samples and the same seed, and must return the same loss of whole sequences.
         """
         ...
 

@@ -69,18 +69,23 @@ class Window:
         self._flops += flops
         self._seconds += time.perf_counter() - self._clock
 
-    def close(self, workers: int) -> Figures:
-        """Return the window's figures (every worker calls this) and begin the next."""
+    def close(self, workers: int, groups: int) -> Figures:
+        """Return the window's figures (every worker calls this) and begin the next.
+
+        Args:
+            workers: how many.
+            groups: of workers that read the same.
+        """
         names = sorted(self._metrics)
         means = [_mean(self._losses), *(_mean(self._metrics[name]) for name in names)]
-        loss, *rest = mean_over_ranks(means)
+        flops, loss, *rest = mean_over_ranks([self._flops, *means])
         figures = Figures(
             loss=loss,
             metrics=dict(zip(names, rest, strict=True)),
-            units=self._units * workers,
+            units=self._units * groups,
             seconds=max(self._seconds, 1e-9),
             waited=self._waited,
-            flops=self._flops * workers,
+            flops=flops * workers,
         )
         self._reset()
         return figures

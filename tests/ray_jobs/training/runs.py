@@ -156,6 +156,8 @@ class Kind:
     micro_batch_size: int | None = None
     low_precision: bool = True
     most_zero: int = 3
+    sequences: bool = False
+    """Whether ranks can share them out."""
 
 
 TOKENIZER = TokenizerConfig(
@@ -177,7 +179,7 @@ KINDS = {
             ARConfig(vocabulary=Vocabulary(text=20, video=CODES), hidden=16, intermediate=32,
                      layers=2, heads=2, max_text_tokens=4, max_positions=32), 17
         ),
-        "tokens", ARStageConfig, 2,
+        "tokens", ARStageConfig, 2, sequences=True,
     ),
     "dit": Kind(DiTTask, "pixels", StageConfig, 2),
 }  # fmt: skip

@@ -7,16 +7,17 @@ import torch
 from pydantic import ValidationError
 
 from data_prep.loader import Mix
-from infra.config import JobConfig, Resources
+from infra.config import JobConfig, Resources, build
 from infra.errors import UserError
 from models import weights
 from models.autoregressive.config import ARConfig
 from models.autoregressive.vocabulary import Vocabulary
 from models.tokenizer import CVQConfig, TokenizerConfig
-from ray_jobs.train_autoregressive import AutoregressiveTask
+from ray_jobs.train_autoregressive import AutoregressiveTask, TrainAutoregressiveConfig, plan
 from ray_jobs.train_tokenizer import TokenizerTask
-from ray_jobs.training.config import DeepSpeedConfig, RunConfig, StageConfig
+from ray_jobs.training.config import DeepSpeedConfig, RunConfig, StageConfig, deepspeed_dict
 from ray_jobs.training.launch import check
+from ray_jobs.training.task import Task
 from tests.ray_jobs.training import runs
 
 SMALL = TokenizerConfig(channels=8, channel_multipliers=(1, 1, 1, 1), res_blocks=(0, 0, 0, 0),
@@ -57,6 +58,48 @@ def test_patterns_that_name_nothing() -> None:
 def test_recomputing_where_nothing_can() -> None:
     run = {"recompute_activations": True}
     refuse("recompute_activations: true; this model has no part", runs.DiTTask(), run=run)
+
+
+def shared(ranks: int, **run) -> dict:
+    return {"deepspeed": DeepSpeedConfig(sequence_parallel=ranks), **run}
+
+
+def test_workers_that_do_not_divide_into_groups() -> None:
+    llama = AutoregressiveTask(LLAMA, 17)
+    refuse("sequence_parallel: 2; allowed is a divisor of resources.workers 3$", llama,
+           workers=3, run=shared(2))  # fmt: skip
+    refuse("a divisor of resources.workers 4, and run.min_workers 2 lets a run have 3", llama,
+           workers=4, run=shared(2, min_workers=2))  # fmt: skip
+    refuse("batch_size 4 does not divide over 3 groups of 2 workers", llama,
+           workers=6, run=shared(2))  # fmt: skip
+    refuse("2 samples a group do not divide into micro-batches of 4", llama,
+           workers=4, run=shared(2), micro_batch_size=4)  # fmt: skip
+
+
+@pytest.mark.parametrize("task", [TASK, runs.DiTTask()])
+def test_models_without_sequences_to_share(task: Task) -> None:
+    refuse(
+        r"sequence_parallel: 2; allowed is 1 \(this model has no", task, workers=2, run=shared(2)
+    )
+
+
+def test_what_divides_over_groups_need_not_divide_over_workers() -> None:
+    job = JobConfig(input=("in",), output="out", resources=Resources(workers=4))
+    stage = StageConfig(name="a", steps=1, batch_size=2, data=(Mix(frames=1),))
+    run = RunConfig(**shared(2))
+    check(AutoregressiveTask(LLAMA, 17), job, (stage,), run)
+    made = deepspeed_dict(run, stage, workers=4)
+    assert made["train_micro_batch_size_per_gpu"] == made["gradient_accumulation_steps"] == 1
+
+
+def test_heads_that_do_not_divide() -> None:
+    stage = {"name": "a", "steps": 1, "batch_size": 4, "data": [{"frames": 1}]}
+    tree = {
+        "input": ["in"], "output": "out", "model": LLAMA.model_dump(), "stages": [stage],
+        "resources": {"workers": 4}, "run": {"deepspeed": {"sequence_parallel": 4}},
+    }  # fmt: skip
+    with pytest.raises(UserError, match=r"sequence_parallel: 4; .* a divisor of model.heads 2"):
+        plan(build(TrainAutoregressiveConfig, tree))
 
 
 def test_fp16_without_gpus() -> None:

@@ -1,0 +1,143 @@
+"""A few steps of an engine without Ray, on ranks of gloo that a test starts."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as spawning
+from safetensors.torch import save_file
+
+from data_prep.loader import Loader, Mix
+from ray_jobs.training import batches, checkpoints, zero
+from ray_jobs.training.config import DeepSpeedConfig, RunConfig
+from ray_jobs.training.loop import Place, Work, _Engine, _Run
+from ray_jobs.training.ranks import sequence_group
+from tests.ray_jobs.training import runs
+
+STEPS, SAVED_AT = 4, 2
+
+
+class Trial:
+    """Some steps of one kind of model under one way of sharing it out.
+
+    Args:
+        kind: one of ``runs.KINDS``.
+        deepspeed: fields of ``DeepSpeedConfig``.
+        data: from ``runs.write_data``.
+        run: other fields of ``RunConfig``.
+    """
+
+    def __init__(
+        self, kind: str, deepspeed: dict[str, Any], data: dict[str, str], **run: Any
+    ) -> None:
+        made = runs.KINDS[kind]
+        self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
+        self.stage = made.stage(
+            name="a", steps=STEPS, batch_size=4, data=(Mix(frames=5),), learning_rate=1e-3,
+            micro_batch_size=1 if made.micro_batch_size else None,
+        )  # fmt: skip
+        config = RunConfig(ema_decay=0.5, deepspeed=DeepSpeedConfig(**deepspeed), **run)
+        self.sharing = sequence_group(config.deepspeed.sequence_parallel)
+        self.work = Work(made.task(), (self.stage,), config, data[made.data], "", 0, 1)
+        self.loader = Loader(data[made.data], "train", self.stage.data, STEPS, 4, 0)
+
+    def begin(self, checkpoint: str | None = None) -> tuple[_Run, _Engine]:
+        place = checkpoints.read_place(checkpoint) if checkpoint else Place(workers=self.ranks)
+        run = _Run(self.work, self.rank, self.ranks, place, {}, self.sharing)
+        run.telemetry = None
+        engine = run._engine(run._model(self.stage, None, checkpoint), self.stage)
+        if checkpoint:
+            checkpoints.restore(engine.deepspeed, engine.ema, checkpoint, self.rank)
+        engine.module.train()
+        return run, engine
+
+    def steps(self, run: _Run, engine: _Engine, until: int) -> list[float]:
+        losses = []
+        while run.place.step < until:
+            samples = batches.batch(self.loader, run.place.step, run.group, run.groups)
+            losses.append(run._step(engine, self.stage, samples)[0])
+            run.place.step += 1
+            run.place.stage_step += 1
+        return losses
+
+
+def states(engine: _Engine) -> dict[str, torch.Tensor]:
+    assert engine.ema is not None
+    with engine.ema.in_place():
+        average = zero.full_state(engine.deepspeed)
+    whole = zero.full_state(engine.deepspeed)
+    return {**whole, **{f"ema.{name}": tensor for name, tensor in average.items()}}
+
+
+def straight(trial: Trial, saved: str) -> None:
+    """Train; the first rank writes what comes of it: ``-straight`` and ``.json`` (losses)."""
+    run, engine = trial.begin()
+    losses = trial.steps(run, engine, STEPS)
+    state = states(engine)
+    engine.deepspeed.destroy()
+    if trial.rank == 0:
+        _write(saved, losses, state)
+
+
+def straight_and_resumed(trial: Trial, saved: str) -> None:
+    """Train, and train again from the middle; the first rank writes what comes of both.
+
+    Args:
+        trial: what to train.
+        saved: where the checkpoint goes, and beside it ``-straight``, ``-resumed`` (weights and
+            their average), ``.json`` and ``-again.json`` (losses).
+    """
+    run, engine = trial.begin()
+    losses = trial.steps(run, engine, SAVED_AT)
+    checkpoints.save(engine.deepspeed, engine.ema, run.place, f"{saved}-{trial.rank}", trial.rank)
+    dist.barrier()
+    if trial.rank == 0:  # as Ray Train does with what each rank reports
+        for each in range(trial.ranks):
+            shutil.copytree(f"{saved}-{each}", saved, dirs_exist_ok=True)
+    dist.barrier()
+    losses += trial.steps(run, engine, STEPS)
+    state = states(engine)
+    with torch.no_grad(), zero.own_writers_whole(engine.module.eval()):
+        trial.work.task.validate(engine.module, batches.batch(trial.loader, 0, 0, 1))
+    engine.deepspeed.destroy()
+    run, engine = trial.begin(saved)
+    again = trial.steps(run, engine, STEPS)
+    resumed = states(engine)
+    engine.deepspeed.destroy()
+    if trial.rank == 0:
+        _write(saved, losses, state)
+        save_file({k: v.contiguous() for k, v in resumed.items()}, saved + "-resumed")
+        Path(saved + "-again.json").write_text(json.dumps(again))
+
+
+def _write(saved: str, losses: list[float], state: dict[str, torch.Tensor]) -> None:
+    save_file({k: v.contiguous() for k, v in state.items()}, saved + "-straight")
+    Path(saved + ".json").write_text(json.dumps(losses))
+
+
+def start(ranks: int, work: Callable[..., None], *args: Any) -> None:
+    """Run ``work(*args)`` on ranks of gloo, one thread each, and wait."""
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    spawning.spawn(_rank, (ranks, port, work, args), nprocs=ranks)
+
+
+def _rank(
+    rank: int, ranks: int, port: int, work: Callable[..., None], args: tuple[Any, ...]
+) -> None:
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(ranks),
+    )  # fmt: skip
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    work(*args)
+    dist.destroy_process_group()
