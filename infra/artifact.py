@@ -21,7 +21,7 @@ from infra.errors import UserError
 MARKER = "artifact.json"
 UNFINISHED = "unfinished.json"
 SCHEMA_VERSION = 1
-NOT_COUNTED = ("resources", "projection", "trials_at_once")
+NOT_COUNTED = ("resources", "projection", "trials_at_once", "run.tracking")
 """Keys of a config that say how to work, and change nothing in what is made."""
 _SMALL = 64 << 20  # bytes; a larger input file counts by name and size alone
 
@@ -98,7 +98,11 @@ def fingerprint(kind: str, config: configs.JobConfig) -> str:
     """
     tree = configs.as_tree(config)
     for key in ("output", *NOT_COUNTED):
-        tree.pop(key, None)
+        *above, last = key.split(".")
+        section = tree
+        for name in above:
+            section = section.get(name, {})
+        section.pop(last, None)
     for key in config.input_keys:
         value = tree[key]
         if isinstance(value, str):
@@ -198,7 +202,10 @@ def _refuse_other(uri: str, was: dict[str, Any], kind: str, config: configs.JobC
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
-        keys = [k for k in (*new, *(k for k in old if k not in new)) if k not in NOT_COUNTED]
-        found = [_differences(old.get(k), new.get(k), f"{path}.{k}" if path else k) for k in keys]
-        return [line for lines in found for line in lines]
+        lines = []
+        for key in (*new, *(k for k in old if k not in new)):
+            below = f"{path}.{key}" if path else key
+            if key not in NOT_COUNTED and below not in NOT_COUNTED:
+                lines += _differences(old.get(key), new.get(key), below)
+        return lines
     return [] if old == new else [path]

@@ -1,10 +1,12 @@
 """The settings of a training run, and DeepSpeed's own dict made from them."""
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from data_prep.loader import Mix
 from infra.config import Section
@@ -93,6 +95,41 @@ class OptimizerConfig(Section):
     eps: Annotated[float, Field(gt=0)] = 1e-8
 
 
+def _tracking_uri(uri: str) -> str:
+    if "://" not in uri and uri != "databricks":
+        raise ValueError(
+            "allowed are a server (https://…), a database (sqlite:///FILE) or databricks; "
+            "MLflow keeps no runs in folders any more"
+        )
+    if urlsplit(uri).password is not None:
+        raise ValueError("no passwords here: MLflow reads MLFLOW_TRACKING_USERNAME, _PASSWORD")
+    scheme, _, file = uri.partition(":///")
+    return f"sqlite:///{os.path.abspath(file)}" if scheme == "sqlite" else uri
+
+
+class MlflowConfig(Section):
+    """MLflow; what it needs to know of credentials it reads from its environment variables."""
+
+    tracking_uri: Annotated[str, AfterValidator(_tracking_uri)]
+    """A server, or ``sqlite:///FILE``, as the first worker reaches it."""
+    experiment: Annotated[str, Field(min_length=1)] = "longtake"
+
+
+class WandbConfig(Section):
+    """Weights & Biases; it reads ``WANDB_API_KEY``, ``WANDB_BASE_URL`` and its other variables."""
+
+    project: Annotated[str, Field(min_length=1)] = "longtake"
+    mode: Literal["online", "offline"] = "online"
+    """offline: into ``wandb/`` of the output, for ``wandb sync``."""
+
+
+class TrackingConfig(Section):
+    """Services that get the log too. Not part of an artifact's fingerprint."""
+
+    mlflow: MlflowConfig | None = None
+    wandb: WandbConfig | None = None
+
+
 class RunConfig(Section):
     """How a run is watched, kept and saved."""
 
@@ -120,6 +157,7 @@ class RunConfig(Section):
     None: wait until it can."""
     peak_tflops: Annotated[float, Field(gt=0)] | None = None
     """Of one worker's device, for the share of it that is used (``mfu``); None: known GPUs' own."""
+    tracking: TrackingConfig = TrackingConfig()
     threads_per_worker: Annotated[int, Field(ge=1)] | None = None
     """torch threads on CPU; None: the worker's CPUs."""
 

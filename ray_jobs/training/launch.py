@@ -22,7 +22,7 @@ from data_prep.loader import Loader
 from data_prep.sampling import TRAIN
 from infra import storage
 from infra.artifact import Output
-from infra.config import JobConfig, Resources
+from infra.config import JobConfig, Resources, as_tree
 from infra.errors import UserError
 from ray_jobs.training import config as settings
 from ray_jobs.training import kept
@@ -32,6 +32,7 @@ from ray_jobs.training.loop import Work, train
 from ray_jobs.training.optimizer import matches, parameter_groups, recompute_activations
 from ray_jobs.training.ranks import sequence_sharing
 from ray_jobs.training.task import Task
+from ray_jobs.training.trackers import Tracked, check_installed, key_of
 
 
 def check(
@@ -44,10 +45,12 @@ def check(
 
     Raises:
         UserError: batches or workers do not divide, a pattern names no parameter, the model lacks
-            what is asked of it, or ``run.initial`` holds another model.
+            what is asked of it, ``run.initial`` holds another model, or ``run.tracking`` a service
+            whose package is missing.
     """
     sharing = run.deepspeed.sequence_parallel
     settings.check_stages(stages, job.resources.workers, run.min_workers, sharing)
+    check_installed(run.tracking)
     if run.min_workers is not None and run.deepspeed.zero_stage:
         raise UserError(
             f"run.min_workers: {run.min_workers}; needs run.deepspeed.zero_stage=0 (it is "
@@ -106,6 +109,11 @@ def launch(
         output=output.uri,
         seed=job.seed,
         threads=run.threads_per_worker or max(1, math.floor(resources.cpus_per_worker)),
+        tracked=(
+            Tracked(key_of(output.uri), output.uri, as_tree(job))
+            if run.tracking != settings.TrackingConfig()
+            else None
+        ),
     )
     filesystem, path = storage.arrow_filesystem(output.uri)
     trainer = TorchTrainer(

@@ -19,7 +19,6 @@ from data_prep.sampling import TRAIN, VALIDATION
 from infra import storage
 from infra.progress import Progress, say
 from infra.seeding import derive
-from ray_jobs.metrics import Trained
 from ray_jobs.training import bad_loss, batches, checkpoints, kept, telemetry, zero
 from ray_jobs.training.bad_loss import BadLoss, Skipped
 from ray_jobs.training.checkpoints import Place
@@ -32,7 +31,9 @@ from ray_jobs.training.ranks import (
     sequence_group,
     sequence_sharing,
 )
+from ray_jobs.training.sinks import SAMPLES, Lines, Prometheus, TensorBoard, save_pictures
 from ray_jobs.training.task import Task
+from ray_jobs.training.trackers import Tracked, trackers
 
 EMA_FOLDER = "ema"
 
@@ -50,6 +51,8 @@ class Work:
     """URI of the job's artifact."""
     seed: int
     threads: int
+    tracked: Tracked | None = None
+    """None: `run.tracking` names no service."""
 
 
 def train(settings: dict[str, Any]) -> None:
@@ -116,13 +119,24 @@ class _Run:
         self.group, self.groups = rank // size, workers // size  # a group reads the same samples
         self.judged: dict[str, float] = {}  # what validation said last in this stage
         self.flops: dict[tuple[int, ...], float] = {}  # of one sample, by its shape
-        self.telemetry = (
-            telemetry.Telemetry(work.output, place.records, Trained(work.output))
-            if rank == 0
-            else None
-        )
+        self.telemetry = self._open_log() if rank == 0 else None
+
+    def _open_log(self) -> telemetry.Telemetry:
+        output, tracked = self.work.output, self.work.tracked
+        services = trackers(self.work.run.tracking, tracked) if tracked is not None else []
+        sinks = [Lines(output), TensorBoard(output), Prometheus(output), *services]
+        return telemetry.Telemetry(self.place.records, sinks)
 
     def all_stages(self, checkpoint: str | None) -> None:
+        finished = False
+        try:
+            self._stages(checkpoint)
+            finished = True
+        finally:
+            if self.telemetry is not None:
+                self.telemetry.close(finished)
+
+    def _stages(self, checkpoint: str | None) -> None:
         state: dict[str, torch.Tensor] | None = None
         for number, stage in enumerate(self.work.stages):
             if number < self.place.stage:
@@ -304,10 +318,8 @@ class _Run:
         figures, pictures = judged
         self.judged = {k: v for k, v in figures.items() if isinstance(v, int | float)}
         place = {"step": self.place.step, "stage": stage.name, "split": VALIDATION}
+        save_pictures(self.work.output, self.place.step, pictures)
         self.telemetry.write({**place, **figures})
-        for name, png in pictures.items():
-            stem = f"step_{self.place.step:07d}_{name}"
-            storage.write_bytes(storage.join(self.work.output, "samples", stem), png)
 
     def _checkpoint(self, engine: _Engine) -> None:
         if self.telemetry is not None:
@@ -333,7 +345,7 @@ class _Run:
             return
         figures, pictures = judged
         for name, png in pictures.items():
-            storage.write_bytes(storage.join(work.output, "samples", name), png)
+            storage.write_bytes(storage.join(work.output, SAMPLES, name), png)
         self._export(state, work.output)
         if average is not None:
             self._export(average, storage.join(work.output, EMA_FOLDER))

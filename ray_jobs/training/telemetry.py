@@ -1,18 +1,13 @@
-"""What a run says of itself: ``metrics.jsonl`` and TensorBoard events, written at checkpoints."""
+"""What a run says of itself: the lines of its log, and their way to every sink."""
 
-import json
 import resource
-import tempfile
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
-from infra import storage
-from ray_jobs.metrics import Trained
 from ray_jobs.training.ranks import mean_over_ranks
+from ray_jobs.training.sinks import Record, Sink
 
 PEAK_TFLOPS = {"H200": 989.5, "H100": 989.5, "A100": 312.0, "B200": 2250.0, "L40S": 362.0}
 """Dense bf16, from the vendors' sheets (SXM where there are several), by part of the name."""
@@ -95,39 +90,32 @@ class Telemetry:
     """The log of one run, held by its first worker.
 
     Args:
-        output: URI of the artifact.
         records: the lines up to the checkpoint that the run goes on from.
-        metrics: told of every further line.
+        sinks: told of these, and of every further line.
     """
 
-    def __init__(self, output: str, records: list[dict[str, Any]], metrics: Trained) -> None:
-        self._metrics = metrics
-        self._output, self._records = output, list(records)
-        self._folder = tempfile.TemporaryDirectory(prefix="longtake-tensorboard-")
-        self._board = SummaryWriter(self._folder.name)
+    def __init__(self, records: list[Record], sinks: list[Sink]) -> None:
+        self._records: list[Record] = []
+        self._sinks = sinks
         for record in records:
-            self._to_board(record)
+            self.write(record)
 
-    def write(self, record: dict[str, Any]) -> None:
+    def write(self, record: Record) -> None:
         """Add one line."""
         self._records.append(record)
-        self._to_board(record)
-        self._metrics.set(record)
+        for sink in self._sinks:
+            sink.write(record)
 
-    def flush(self) -> list[dict[str, Any]]:
-        """Write the log to the artifact, whole, and return its lines."""
-        lines = "".join(json.dumps(record) + "\n" for record in self._records)
-        storage.write_text(storage.join(self._output, "metrics.jsonl"), lines)
-        self._board.flush()
-        events = storage.join(self._output, "tensorboard")
-        storage.remove(events)
-        storage.upload_dir(self._folder.name, events)
-        return self._records
+    def flush(self) -> list[Record]:
+        """Bring the log to where its sinks keep it, and return its lines."""
+        for sink in self._sinks:
+            sink.flush(self._records)
+        return list(self._records)
 
-    def _to_board(self, record: dict[str, Any]) -> None:
-        for key, value in record.items():
-            if isinstance(value, float):
-                self._board.add_scalar(f"{record['split']}/{key}", value, record["step"])
+    def close(self, finished: bool) -> None:
+        """End; a run that has not finished may go on with another log."""
+        for sink in self._sinks:
+            sink.close(finished)
 
 
 def speed(figures: Figures, workers: int, peak_tflops: float | None) -> dict[str, float]:

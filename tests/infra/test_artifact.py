@@ -7,12 +7,18 @@ import pytest
 
 from infra import artifact, storage
 from infra.artifact import State
-from infra.config import JobConfig, Resources
+from infra.config import JobConfig, Resources, Section
 from infra.errors import UserError
+
+
+class Run(Section):
+    tracking: str = ""
+    steps: int = 1
 
 
 class Example(JobConfig):
     steps: int = 1
+    run: Run = Run()
 
 
 def config(tmp_path: Path, **changes: object) -> Example:
@@ -60,6 +66,13 @@ def test_resources_and_place_do_not_count(tmp_path: Path):
     b = config(tmp_path, output=str(tmp_path / "else"), resources=Resources(workers=9))
     assert artifact.fingerprint("clips", b) == a
     assert artifact.fingerprint("clips", config(tmp_path, seed=1)) != a
+
+
+def test_where_a_run_is_tracked_does_not_count(tmp_path: Path):
+    artifact.begin("clips", config(tmp_path))
+    artifact.begin("clips", config(tmp_path, run=Run(tracking="elsewhere")))
+    with pytest.raises(UserError, match=r"changed: run\.steps\)"):
+        artifact.begin("clips", config(tmp_path, run=Run(tracking="elsewhere", steps=2)))
 
 
 def test_files_of_something_else_are_not_written_over(tmp_path: Path):

@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from ray_jobs import train_tokenizer
 from ray_jobs.training import launch as launching
 from ray_jobs.training.config import BadLossConfig
 from ray_jobs.training.loop import Work, train
+from tests.ray_jobs.training.test_trackers import history
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -52,7 +54,9 @@ def pixels(tmp_path_factory: pytest.TempPathFactory) -> str:
     return output.uri
 
 
-def settings(pixels: str, output: Path, workers: int = 1) -> train_tokenizer.TrainTokenizerConfig:
+def settings(
+    pixels: str, output: Path, workers: int = 1, **run: Any
+) -> train_tokenizer.TrainTokenizerConfig:
     tree = {
         "input": [pixels],
         "output": str(output),
@@ -69,7 +73,7 @@ def settings(pixels: str, output: Path, workers: int = 1) -> train_tokenizer.Tra
              "learning_rate": 1e-3},
         ],
         "run": {"log_every_steps": 1, "checkpoint_every_steps": 2, "max_failures": 0,
-                "keep_checkpoints": 10},
+                "keep_checkpoints": 10, **run},
     }  # fmt: skip
     return build(train_tokenizer.TrainTokenizerConfig, tree)
 
@@ -114,6 +118,10 @@ def nan_at_step_3_on_one_rank(settings_: dict) -> None:
     train(settings_)
 
 
+def tracking(folder: Path) -> dict[str, Any]:
+    return {"mlflow": {"tracking_uri": f"sqlite:///{folder}/mlflow.db"}}
+
+
 @pytest.fixture(scope="module")
 def killed(straight: Path, pixels: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that ended in step 5 of 6, with checkpoints of steps 2, 3 and 5."""
@@ -121,7 +129,7 @@ def killed(straight: Path, pixels: str, tmp_path_factory: pytest.TempPathFactory
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launching, "train", stop_at_step_5)
         with pytest.raises(Exception, match="killed here"):
-            execute(train_tokenizer.JOB, settings(pixels, output))
+            execute(train_tokenizer.JOB, settings(pixels, output, tracking=tracking(output.parent)))
     assert not (output / artifact.MARKER).exists()
     return output
 
@@ -148,8 +156,13 @@ def assert_close(output: Path, straight: Path) -> None:
 
 def test_a_killed_run_goes_on_to_the_bit(straight: Path, killed: Path, pixels: str, tmp_path: Path):
     output = Path(shutil.copytree(killed, tmp_path / "out"))
-    execute(train_tokenizer.JOB, settings(pixels, output))
+    execute(train_tokenizer.JOB, settings(pixels, output, tracking=tracking(killed.parent)))
     assert_same(output, straight)
+    run, metrics = history(killed.parent)
+    assert run.info.status == "FINISHED"
+    assert metrics["train/loss"] == losses(straight)
+    assert [step for step, _ in metrics["validation/psnr_db"]] == [3, 6]
+    assert run.data.params["stages.1.learning_rate"] == "0.001"
 
 
 @pytest.mark.faults
