@@ -31,6 +31,14 @@ _EMA = "ema-{rank}.safetensors"
 _DEEPSPEED_CLASSES = [LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]
 
 
+@dataclass(frozen=True)
+class Owed:
+    """A validation whose figures are not in the log yet."""
+
+    step: int
+    stage: int
+
+
 @dataclass
 class Place:
     """Where a run is: what a checkpoint knows beside the engine's own state."""
@@ -48,6 +56,7 @@ class Place:
     """The lines of ``metrics.jsonl`` up to here."""
     losses: list[float] = field(default_factory=list)
     """Of the last steps, newest last: what a spike is measured against."""
+    owed: Owed | None = None
 
 
 def save(
@@ -69,7 +78,10 @@ def save(
 
 def read_place(folder: str) -> Place:
     """Return where the run was when the checkpoint in `folder` was written."""
-    return Place(**json.loads(Path(folder, _PLACE).read_text()))
+    place = Place(**json.loads(Path(folder, _PLACE).read_text()))
+    if isinstance(place.owed, dict):
+        place.owed = Owed(**place.owed)
+    return place
 
 
 def problem(folder: str, rank: int, workers: int) -> str | None:

@@ -130,6 +130,13 @@ class TrackingConfig(Section):
     wandb: WandbConfig | None = None
 
 
+class BesideConfig(Section):
+    """What a validation beside the training asks of the cluster, on top of ``resources``."""
+
+    cpus: Annotated[float, Field(gt=0)] = 1
+    gpus: Annotated[float, Field(ge=0)] = 0
+
+
 class RunConfig(Section):
     """How a run is watched, kept and saved."""
 
@@ -150,6 +157,8 @@ class RunConfig(Section):
     validate_every_steps: Annotated[int, Field(ge=1)] = 1000
     validation_windows: Annotated[int, Field(ge=1)] = 64
     """Held-out windows to judge on, of each length that the stage trains on."""
+    validation_beside: BesideConfig | None = None
+    """Judge in a Ray task while training goes on; None: in the workers, which wait."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """How often lost workers are started again from the last checkpoint."""
     min_workers: Annotated[int, Field(ge=1)] | None = None

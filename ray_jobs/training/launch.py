@@ -98,7 +98,7 @@ def launch(
             a length that the shards do not have, or the loss became infinite or NaN.
     """
     resources = job.resources
-    _check_free(resources, run.min_workers or resources.workers)
+    _check_free(resources, run.min_workers or resources.workers, run.validation_beside)
     _check_data(job.input[0], stages)
     _check_workers(output, resources.workers, run.deepspeed.zero_stage)
     work = Work(
@@ -205,12 +205,16 @@ def _raise_if_stopped(output: Output) -> None:
         )
 
 
-def _check_free(resources: Resources, workers: int) -> None:
+def _check_free(resources: Resources, workers: int, beside: settings.BesideConfig | None) -> None:
     there = ray.cluster_resources()
-    for name, each in (("CPU", resources.cpus_per_worker), ("GPU", resources.gpus_per_worker)):
-        wanted = each * workers
+    for name, each, judge in (
+        ("CPU", resources.cpus_per_worker, beside.cpus if beside else 0),
+        ("GPU", resources.gpus_per_worker, beside.gpus if beside else 0),
+    ):
+        wanted = each * workers + judge
         if wanted > there.get(name, 0):
+            also = f" and a validation beside them of {judge:g}" if judge else ""
             raise UserError(
-                f"resources: {workers} workers of {each:g} {name} need {wanted:g}; "
+                f"resources: {workers} workers of {each:g} {name}{also} need {wanted:g}; "
                 f"the cluster has {there.get(name, 0):g}"
             )

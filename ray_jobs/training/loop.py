@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch.utils.flop_counter import FlopCounterMode
 
 from data_prep.loader import Loader, Sample
-from data_prep.sampling import TRAIN, VALIDATION
+from data_prep.sampling import TRAIN
 from infra import storage
 from infra.progress import Progress, say
 from infra.seeding import derive
@@ -31,9 +31,10 @@ from ray_jobs.training.ranks import (
     sequence_group,
     sequence_sharing,
 )
-from ray_jobs.training.sinks import SAMPLES, Lines, Prometheus, TensorBoard, save_pictures
+from ray_jobs.training.sinks import SAMPLES, Lines, Prometheus, TensorBoard
 from ray_jobs.training.task import Task
 from ray_jobs.training.trackers import Tracked, trackers
+from ray_jobs.training.validation import Validation
 
 EMA_FOLDER = "ema"
 
@@ -90,7 +91,7 @@ def _last_whole(output: str, rank: int, workers: int) -> Iterator[str | None]:
 
 
 @dataclass(frozen=True)
-class _Engine:
+class Engine:
     """What trains in one stage."""
 
     deepspeed: deepspeed.DeepSpeedEngine
@@ -99,6 +100,7 @@ class _Engine:
 
     @property
     def module(self) -> torch.nn.Module:
+        """The model itself."""
         return cast(torch.nn.Module, self.deepspeed.module)
 
 
@@ -117,9 +119,9 @@ class _Run:
         self.sharing = sharing  # with whom this rank shares sequences
         size = work.run.deepspeed.sequence_parallel
         self.group, self.groups = rank // size, workers // size  # a group reads the same samples
-        self.judged: dict[str, float] = {}  # what validation said last in this stage
         self.flops: dict[tuple[int, ...], float] = {}  # of one sample, by its shape
         self.telemetry = self._open_log() if rank == 0 else None
+        self.validation = Validation(work, rank, place, self.telemetry)
 
     def _open_log(self) -> telemetry.Telemetry:
         output, tracked = self.work.output, self.work.tracked
@@ -133,6 +135,7 @@ class _Run:
             self._stages(checkpoint)
             finished = True
         finally:
+            self.validation.close()
             if self.telemetry is not None:
                 self.telemetry.close(finished)
 
@@ -143,11 +146,11 @@ class _Run:
                 continue
             if number > self.place.stage:
                 self.place.stage, self.place.stage_step, self.place.losses = number, 0, []
-                self.judged = {}
             engine = self._engine(self._model(stage, state, checkpoint), stage)
             try:
                 if checkpoint is not None:
                     checkpoints.restore(engine.deepspeed, engine.ema, checkpoint, self.rank)
+                    self.validation.again(engine, checkpoint)
                     checkpoint = None
                 self._stage(engine, stage)
                 state = zero.full_state(engine.deepspeed)
@@ -177,7 +180,7 @@ class _Run:
             parameter.requires_grad_(matches(name, stage.trainable))
         return model
 
-    def _engine(self, model: torch.nn.Module, stage: StageConfig) -> _Engine:
+    def _engine(self, model: torch.nn.Module, stage: StageConfig) -> Engine:
         run = self.work.run
         optimizer = adamw(model, run.optimizer, stage.learning_rate)
         engine, *_ = deepspeed.initialize(
@@ -190,13 +193,13 @@ class _Run:
         if self.workers == 1 and not run.deepspeed.zero_stage:
             engine.enable_backward_allreduce = False  # else it copies all gradients twice
         zero.own_writes(model)
-        return _Engine(engine, optimizer, ema)
+        return Engine(engine, optimizer, ema)
 
-    def _stage(self, engine: _Engine, stage: StageConfig) -> None:
+    def _stage(self, engine: Engine, stage: StageConfig) -> None:
         work, place, run = self.work, self.place, self.work.run
         seed = derive(work.seed, "stage", stage.name)
         loader = Loader(work.data, TRAIN, stage.data, stage.steps, stage.batch_size, seed)
-        judged = batches.held_out(work.data, stage, run.validation_windows)
+        self.validation.begin_stage(stage)
         bar = Progress(stage.steps, stage.name, "steps", done=place.stage_step)
         with ThreadPoolExecutor(1) as ahead, bar if self.rank == 0 else contextlib.nullcontext():
             coming = batches.prefetched(
@@ -225,14 +228,15 @@ class _Run:
                     self._log(engine.deepspeed, stage, window.close(self.workers, self.groups))
                 if self.rank == 0:
                     bar.advance(note=f"loss {window.last_loss:.4f}" if window.last_loss else "")
+                self.validation.take()
                 if last or place.stage_step % run.validate_every_steps == 0:
-                    self._validate(engine.module, stage, judged)
+                    self.validation.due(engine)
                 if last or place.stage_step % run.checkpoint_every_steps == 0:
                     self._checkpoint(engine)
                 window.restart_clock()
 
     def _step(
-        self, engine: _Engine, stage: StageConfig, samples: list[Sample]
+        self, engine: Engine, stage: StageConfig, samples: list[Sample]
     ) -> tuple[float, dict[str, float], int]:
         # All randomness of a step comes from its number, so there is no generator state to save.
         torch.manual_seed(derive(self.work.seed, "step", self.place.step, self.group))
@@ -255,7 +259,7 @@ class _Run:
             engine.ema.update()
         return total, sums, units
 
-    def _count(self, engine: _Engine, stage: StageConfig, samples: list[Sample]) -> float:
+    def _count(self, engine: Engine, stage: StageConfig, samples: list[Sample]) -> float:
         """Return the operations of a step: those of a forward pass, counted once, three times."""
         first = samples[0]
         shape = (first["ids"] if "ids" in first else first["pixels"]).shape
@@ -299,52 +303,31 @@ class _Run:
             }
         )
 
-    def _judge(
-        self, model: torch.nn.Module, samples: list[Sample]
-    ) -> tuple[dict[str, Any], dict[str, bytes]] | None:
-        """Return what the task says of the model; None on ranks that have no say."""
-        if self.group and self.work.run.deepspeed.zero_stage < 3:
-            return None  # under ZeRO 3 a forward pass takes all ranks
-        model.eval()
-        with torch.no_grad(), zero.own_writers_whole(model):
-            judged = self.work.task.validate(model, samples)
-        model.train()
-        return None if self.rank else judged
-
-    def _validate(self, model: torch.nn.Module, stage: StageConfig, samples: list[Sample]) -> None:
-        judged = self._judge(model, samples)
-        if self.telemetry is None or judged is None:
-            return
-        figures, pictures = judged
-        self.judged = {k: v for k, v in figures.items() if isinstance(v, int | float)}
-        place = {"step": self.place.step, "stage": stage.name, "split": VALIDATION}
-        save_pictures(self.work.output, self.place.step, pictures)
-        self.telemetry.write({**place, **figures})
-
-    def _checkpoint(self, engine: _Engine) -> None:
+    def _checkpoint(self, engine: Engine) -> None:
+        last = self.place.step == sum(stage.steps for stage in self.work.stages)
+        self.validation.take(wait=last)
         if self.telemetry is not None:
             self.place.records = self.telemetry.flush()
         folder = tempfile.mkdtemp(prefix="longtake-")
+        self.validation.save(folder)
         checkpoints.save(engine.deepspeed, engine.ema, self.place, folder, self.rank)
         ray.train.report(
-            {"step": self.place.step, **self.judged},
+            self.validation.report(),
             checkpoint=ray.train.Checkpoint.from_directory(folder),
             checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
             delete_local_checkpoint_after_upload=True,
         )
 
-    def _finish(self, engine: _Engine, state: dict[str, torch.Tensor]) -> None:
+    def _finish(self, engine: Engine, state: dict[str, torch.Tensor]) -> None:
         work = self.work
-        samples = batches.held_out(work.data, work.stages[-1], work.run.validation_windows)
-        judged = self._judge(engine.module, samples)
+        judged = self.validation.final(engine, state)
         average = None
         if engine.ema is not None:
             with engine.ema.in_place():
                 average = zero.full_state(engine.deepspeed)
         if judged is None:
             return
-        figures, pictures = judged
-        for name, png in pictures.items():
+        for name, png in judged.pictures.items():
             storage.write_bytes(storage.join(work.output, SAMPLES, name), png)
         self._export(state, work.output)
         if average is not None:
@@ -355,7 +338,7 @@ class _Run:
             "steps": self.place.step,
             "skipped_steps": len(self.skipped),
             "training_seconds": round(self.place.seconds, 1),
-            "validation": figures,
+            "validation": judged.figures,
         }
         storage.write_json(storage.join(work.output, "training.json"), summary)
 

@@ -1,5 +1,6 @@
 """What a run says of itself: the lines of its log, and their way to every sink."""
 
+import bisect
 import resource
 import time
 from dataclasses import dataclass
@@ -101,8 +102,8 @@ class Telemetry:
             self.write(record)
 
     def write(self, record: Record) -> None:
-        """Add one line."""
-        self._records.append(record)
+        """Add one line; one that comes late stands where its step is."""
+        bisect.insort(self._records, record, key=lambda line: line["step"])
         for sink in self._sinks:
             sink.write(record)
 

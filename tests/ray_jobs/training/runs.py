@@ -260,6 +260,28 @@ def train(
     return launch(task, job, stages, settings, artifact.begin(kind, job))
 
 
+TIMED = {"frames_per_second", "data_wait", "tflops_per_second", "peak_rss_gib", "seconds"}
+"""What another attempt takes another time for."""
+
+
+def log(output: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's log without what is timed."""
+    lines = (output / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMED} for line in lines]
+
+
+def assert_same_log(output: Path, other: Path) -> None:
+    """Compare what two finished runs of pictures say of themselves."""
+    assert log(output) == log(other)
+    pictures = [
+        {file.name: file.read_bytes() for file in (run / "samples").iterdir()}
+        for run in (output, other)
+    ]
+    assert pictures[0] == pictures[1]
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (output, other)]
+    assert summaries[0]["validation"] == summaries[1]["validation"]
+
+
 if __name__ == "__main__":
     from infra import cluster
 

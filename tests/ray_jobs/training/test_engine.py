@@ -21,6 +21,7 @@ from ray_jobs import train_tokenizer
 from ray_jobs.training import launch as launching
 from ray_jobs.training.config import BadLossConfig
 from ray_jobs.training.loop import Work, train
+from tests.ray_jobs.training import runs
 from tests.ray_jobs.training.test_trackers import history
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -55,7 +56,7 @@ def pixels(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def settings(
-    pixels: str, output: Path, workers: int = 1, **run: Any
+    pixels: str, output: Path, workers: int = 1, steps: int = 3, **run: Any
 ) -> train_tokenizer.TrainTokenizerConfig:
     tree = {
         "input": [pixels],
@@ -67,9 +68,9 @@ def settings(
             "codebook": {"size": 16, "dim": 4},
         },
         "stages": [
-            {"name": "images", "steps": 3, "batch_size": 4, "data": [{"frames": 1}],
+            {"name": "images", "steps": steps, "batch_size": 4, "data": [{"frames": 1}],
              "learning_rate": 1e-3},
-            {"name": "short", "steps": 3, "batch_size": 4, "data": [{"frames": 5}],
+            {"name": "short", "steps": steps, "batch_size": 4, "data": [{"frames": 5}],
              "learning_rate": 1e-3},
         ],
         "run": {"log_every_steps": 1, "checkpoint_every_steps": 2, "max_failures": 0,
@@ -163,6 +164,16 @@ def test_a_killed_run_goes_on_to_the_bit(straight: Path, killed: Path, pixels: s
     assert metrics["train/loss"] == losses(straight)
     assert [step for step, _ in metrics["validation/psnr_db"]] == [3, 6]
     assert run.data.params["stages.1.learning_rate"] == "0.001"
+
+
+def test_a_validation_beside_the_training_says_the_same(
+    straight: Path, pixels: str, tmp_path: Path
+):
+    beside = settings(pixels, tmp_path / "out", validation_beside={"cpus": 1})
+    execute(train_tokenizer.JOB, beside)
+    lines = runs.log(straight)
+    assert [line["step"] for line in lines if line["split"] == "validation"] == [3, 6]
+    runs.assert_same_log(tmp_path / "out", straight)
 
 
 @pytest.mark.faults

@@ -72,6 +72,14 @@ def test_every_stage_trains_the_same(trained: Path, kind: str, name: str) -> Non
         torch.testing.assert_close(found[key], tensor, rtol=1e-3, atol=3e-5)
 
 
+@pytest.mark.parametrize(("kind", "name"), cases())
+def test_a_validation_beside_the_training_says_the_same(
+    trained: Path, kind: str, name: str
+) -> None:
+    inline, beside = json.loads((trained / f"{kind}-{name}-judged.json").read_text())
+    assert beside == pytest.approx(inline, rel=1e-4 if "bf16" in name else 0, abs=0)
+
+
 @pytest.mark.parametrize("kind", ["autoregressive", "dit"])
 def test_bf16_is_near_and_its_master_weights_are_not_rounded(trained: Path, kind: str) -> None:
     expected = json.loads((trained / f"{kind}-0.json").read_text())

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as spawning
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from data_prep.loader import Loader, Mix
 from ray_jobs.training import batches, checkpoints, zero
-from ray_jobs.training.config import DeepSpeedConfig, RunConfig
-from ray_jobs.training.loop import Place, Work, _Engine, _Run
+from ray_jobs.training.beside import judge
+from ray_jobs.training.config import BesideConfig, DeepSpeedConfig, RunConfig
+from ray_jobs.training.loop import Engine, Place, Work, _Run
 from ray_jobs.training.ranks import sequence_group
 from tests.ray_jobs.training import runs
 
@@ -43,12 +44,15 @@ class Trial:
             name="a", steps=STEPS, batch_size=4, data=(Mix(frames=5),), learning_rate=1e-3,
             micro_batch_size=1 if made.micro_batch_size else None,
         )  # fmt: skip
-        config = RunConfig(ema_decay=0.5, deepspeed=DeepSpeedConfig(**deepspeed), **run)
+        config = RunConfig(
+            ema_decay=0.5, deepspeed=DeepSpeedConfig(**deepspeed), validation_beside=BesideConfig(),
+            **run,
+        )  # fmt: skip
         self.sharing = sequence_group(config.deepspeed.sequence_parallel)
         self.work = Work(made.task(), (self.stage,), config, data[made.data], "", 0, 1)
         self.loader = Loader(data[made.data], "train", self.stage.data, STEPS, 4, 0)
 
-    def begin(self, checkpoint: str | None = None) -> tuple[_Run, _Engine]:
+    def begin(self, checkpoint: str | None = None) -> tuple[_Run, Engine]:
         place = checkpoints.read_place(checkpoint) if checkpoint else Place(workers=self.ranks)
         run = _Run(self.work, self.rank, self.ranks, place, {}, self.sharing)
         run.telemetry = None
@@ -58,7 +62,7 @@ class Trial:
         engine.module.train()
         return run, engine
 
-    def steps(self, run: _Run, engine: _Engine, until: int) -> list[float]:
+    def steps(self, run: _Run, engine: Engine, until: int) -> list[float]:
         losses = []
         while run.place.step < until:
             samples = batches.batch(self.loader, run.place.step, run.group, run.groups)
@@ -68,7 +72,7 @@ class Trial:
         return losses
 
 
-def states(engine: _Engine) -> dict[str, torch.Tensor]:
+def states(engine: Engine) -> dict[str, torch.Tensor]:
     assert engine.ema is not None
     with engine.ema.in_place():
         average = zero.full_state(engine.deepspeed)
@@ -92,7 +96,8 @@ def straight_and_resumed(trial: Trial, saved: str) -> None:
     Args:
         trial: what to train.
         saved: where the checkpoint goes, and beside it ``-straight``, ``-resumed`` (weights and
-            their average), ``.json`` and ``-again.json`` (losses).
+            their average), ``.json`` and ``-again.json`` (losses), and ``-judged.json`` (what
+            validation said in the engine, and beside it).
     """
     run, engine = trial.begin()
     losses = trial.steps(run, engine, SAVED_AT)
@@ -104,8 +109,10 @@ def straight_and_resumed(trial: Trial, saved: str) -> None:
     dist.barrier()
     losses += trial.steps(run, engine, STEPS)
     state = states(engine)
+    held = batches.held_out(trial.work.data, trial.stage, trial.work.run.validation_windows)
     with torch.no_grad(), zero.own_writers_whole(engine.module.eval()):
-        trial.work.task.validate(engine.module, batches.batch(trial.loader, 0, 0, 1))
+        inline, _ = trial.work.task.validate(engine.module, held)
+    weights = save(zero.full_state(engine.deepspeed))
     engine.deepspeed.destroy()
     run, engine = trial.begin(saved)
     again = trial.steps(run, engine, STEPS)
@@ -115,6 +122,8 @@ def straight_and_resumed(trial: Trial, saved: str) -> None:
         _write(saved, losses, state)
         save_file({k: v.contiguous() for k, v in resumed.items()}, saved + "-resumed")
         Path(saved + "-again.json").write_text(json.dumps(again))
+        beside, _ = judge(trial.work, trial.stage, weights)
+        Path(saved + "-judged.json").write_text(json.dumps([inline, beside]))
 
 
 def _write(saved: str, losses: list[float], state: dict[str, torch.Tensor]) -> None:
