@@ -108,7 +108,10 @@ def _shuffle(data: bytearray, chance: random.Random) -> None:
 DAMAGE = (_flip, _delete, _truncate, _edit_header, _shuffle)
 ALLOWED = {
     "kept": {None},
-    "filtered": {"too_short", "low_resolution", "too_dark", "still", "restless"},
+    "filtered": {
+        *("too_short", "low_resolution", "tall", "wide", "low_frame_rate", "high_frame_rate"),
+        *("black", "too_dark", "still", "restless"),
+    },
     "quarantined": {
         *("empty", "not_a_video", "no_video_stream", "truncated"),
         *("decode_error", "decode_timeout", "decode_memory"),
