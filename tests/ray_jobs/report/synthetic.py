@@ -390,6 +390,6 @@ if __name__ == "__main__":
     measured = evaluate.read_all(settings.input)["videos"]
     results = [
         evaluate.measure(f"{measured.uri}/{row['file']}", row, settings)
-        for row in evaluate._rows(measured)
+        for row in video_table.read(measured.uri)
     ]
     evaluate.write(settings, out, evaluate.read_all(settings.input), results)

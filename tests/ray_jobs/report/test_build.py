@@ -8,7 +8,7 @@ import pytest
 from infra import artifact, storage
 from infra.config import build
 from infra.errors import UserError
-from ray_jobs import evaluate
+from ray_jobs import evaluate, video_table
 from ray_jobs.report import charts
 from ray_jobs.report.inputs import read_all
 from tests.ray_jobs.report import synthetic
@@ -40,7 +40,7 @@ def measured(inputs) -> list[evaluate.Measured]:
     made = read_all(settings.input)["videos"]
     return [
         evaluate.measure(storage.join(made.uri, row["file"]), row, settings)
-        for row in evaluate._rows(made)
+        for row in video_table.read(made.uri)
     ]
 
 
@@ -189,7 +189,7 @@ def test_a_missed_target_is_said(tmp_path):
 def test_a_still_video_does_not_count_as_moving(tmp_path):
     uri = synthetic.videos(tmp_path, still=True)
     settings = build(evaluate.EvaluateConfig, {"input": uri, "output": "/unused"})
-    row = evaluate._rows(read_all([uri])["videos"])[1]
+    row = video_table.read(uri)[1]
     record, strip = evaluate.measure(storage.join(uri, row["file"]), row, settings)
     page, metrics = report(tmp_path, [uri], [(record, strip)])
     assert metrics["headline"][-1]["verdict"] == "missed"
@@ -201,7 +201,7 @@ def test_a_video_that_cannot_be_read_is_named_and_has_no_number(tmp_path):
     uri = synthetic.videos(tmp_path / "in")
     Path(uri, "videos", "0000.mp4").write_text("no video")
     settings = build(evaluate.EvaluateConfig, {"input": uri, "output": "/unused"})
-    row = evaluate._rows(read_all([uri])["videos"])[0]
+    row = video_table.read(uri)[0]
     record, strip = evaluate.measure(storage.join(uri, row["file"]), row, settings)
     assert record["motion"] is None
     assert record["problem"]
