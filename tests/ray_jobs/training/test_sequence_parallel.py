@@ -30,7 +30,8 @@ def log(trial: Trial, file: Path) -> None:
     loss, metrics, units = run._step(engine, trial.stage, samples)
     window.stepped(loss, metrics, units, flops)
     figures = window.close(run.workers, run.groups)
-    judged = run._judge(engine.module, samples)
+    run.validation.begin_stage(trial.stage)
+    judged = run.validation._judge(engine.module)
     engine.deepspeed.destroy()
     assert (judged is None) == (trial.rank > 0)
     if trial.rank == 0:

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,7 @@ class Trial:
             name="a", steps=STEPS, batch_size=4, data=(Mix(frames=5),), learning_rate=1e-3,
             micro_batch_size=1 if made.micro_batch_size else None,
         )  # fmt: skip
-        config = RunConfig(
-            ema_decay=0.5, deepspeed=DeepSpeedConfig(**deepspeed), validation_beside=BesideConfig(),
-            **run,
-        )  # fmt: skip
+        config = RunConfig(ema_decay=0.5, deepspeed=DeepSpeedConfig(**deepspeed), **run)
         self.sharing = sequence_group(config.deepspeed.sequence_parallel)
         self.work = Work(made.task(), (self.stage,), config, data[made.data], "", 0, 1)
         self.loader = Loader(data[made.data], "train", self.stage.data, STEPS, 4, 0)
@@ -122,7 +120,8 @@ def straight_and_resumed(trial: Trial, saved: str) -> None:
         _write(saved, losses, state)
         save_file({k: v.contiguous() for k, v in resumed.items()}, saved + "-resumed")
         Path(saved + "-again.json").write_text(json.dumps(again))
-        beside, _ = judge(trial.work, trial.stage, weights)
+        asks = trial.work.run.model_copy(update={"validation_beside": BesideConfig()})
+        beside, _ = judge(replace(trial.work, run=asks), trial.stage, weights)
         Path(saved + "-judged.json").write_text(json.dumps([inline, beside]))
 
 
