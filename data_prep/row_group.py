@@ -32,10 +32,9 @@ class RowGroup:
         self._items: dict[Shape, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         if kind == "tokens":
             windows = self._bulk.flatten()
-            frames = windows.field("frames").to_pylist()
+            self._frames = windows.field("frames").to_numpy()
             self._row_ends = np.asarray(self._bulk.value_lengths()).cumsum()
-            self._shapes = windows.field("shape").to_pylist()
-            self._held = [(f, *shape[1:]) for f, shape in zip(frames, self._shapes, strict=True)]
+            self._shapes = windows.field("shape").flatten().to_numpy().reshape(-1, 3)
             self._ids = _lists(windows.field("ids"))
             for row, text in zip(self._light, _lists(_whole(table["text_ids"])), strict=True):
                 row["text_ids"] = text
@@ -65,8 +64,8 @@ class RowGroup:
         """Return the row and the window of every item of a shape."""
         if shape not in self._items:
             if self._kind == "tokens":
-                ours = [held == shape for held in self._held]
-                windows = np.flatnonzero(np.array(ours, dtype=bool))
+                sized = (self._shapes[:, 1:] == shape[1:]).all(axis=1)
+                windows = np.flatnonzero((self._frames == shape[0]) & sized)
                 rows = np.searchsorted(self._row_ends, windows, side="right")
             else:
                 frames, *size = shape

@@ -57,6 +57,11 @@ class LongtakeLlama(nn.Module):
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=self.config.init_std)
 
+    def compile_blocks(self) -> None:
+        """Compile the blocks (`torch.compile`) in place, so that parameter names stay."""
+        for block in self.model.layers:
+            block.compile()
+
     def share_sequences(self, group: dist.ProcessGroup) -> None:
         """Compute only a stretch of every sequence from now on, as one rank of `group`.
 

@@ -88,9 +88,9 @@ def _reconstruction(value: float | None, baseline: float | None) -> Figure:
 def _late_frames(late: float | None, early: float | None) -> Figure:
     figure = Figure(
         "late_frames_psnr",
-        "Later frames of held-out clips, against their earlier ones (PSNR)",
+        "Later frames of held-out clips (PSNR)",
         "dB",
-        "first halves of the same clips",
+        "their first halves",
         f"at most {LATE_LOSS_DB:g} dB below the first halves",
     )
     if late is None or early is None:
@@ -112,7 +112,7 @@ def _codebook(used: int | None, size: int | None) -> Figure:
     figure = Figure(
         "codebook_use",
         "Codebook in use on held-out clips",
-        f"of {size:,} entries",
+        f"of {size:,}",
         "half of the codebook",
         "at least half",
     )

@@ -148,6 +148,9 @@ class RunConfig(Section):
     """Keep an average of the weights, exported to ``ema/``; it begins anew in each stage."""
     recompute_activations: bool = False
     """Keep less for the backward pass and compute it again: less memory, about a third slower."""
+    compile_blocks: bool = False
+    """Compile the model's blocks (``torch.compile``); a shape's first steps take their time.
+    ZeRO 0 to 2, and the autoregressive model only."""
     bad_loss: BadLossConfig = BadLossConfig()
     prefetch_batches: Annotated[int, Field(ge=0)] = 2
     """Batches that a worker reads ahead; more of them bridge a shard that comes late."""

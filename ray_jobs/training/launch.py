@@ -26,11 +26,15 @@ from infra.config import JobConfig, Resources, as_tree
 from infra.errors import UserError
 from ray_jobs.training import config as settings
 from ray_jobs.training import kept
+from ray_jobs.training.abilities import (
+    compile_blocks,
+    recompute_activations,
+    sequence_sharing,
+)
 from ray_jobs.training.bad_loss import SKIPPED, STOPPED
 from ray_jobs.training.batches import held_out
 from ray_jobs.training.loop import Work, train
-from ray_jobs.training.optimizer import matches, parameter_groups, recompute_activations
-from ray_jobs.training.ranks import sequence_sharing
+from ray_jobs.training.optimizer import matches, parameter_groups
 from ray_jobs.training.task import Task
 from ray_jobs.training.trackers import Tracked, check_installed, key_of
 
@@ -72,6 +76,13 @@ def check(
                     raise UserError(f"stage {stage.name}: {key}: {pattern} matches no parameter")
     if run.recompute_activations and not recompute_activations(model):
         raise UserError("run.recompute_activations: true; this model has no part that can")
+    if run.compile_blocks and run.deepspeed.zero_stage == 3:
+        raise UserError(
+            "run.compile_blocks: true; needs run.deepspeed.zero_stage of 0, 1 or 2 (it is 3, which "
+            "fetches weights in the middle of a block)"
+        )
+    if run.compile_blocks and not compile_blocks(model):
+        raise UserError("run.compile_blocks: true; this model has no blocks to compile")
     if sharing > 1 and not sequence_sharing(model):
         raise UserError(
             f"run.deepspeed.sequence_parallel: {sharing}; allowed is 1 (this model has "

@@ -20,17 +20,17 @@ from infra import storage
 from infra.progress import Progress, say
 from infra.seeding import derive
 from ray_jobs.training import bad_loss, batches, checkpoints, kept, telemetry, zero
+from ray_jobs.training.abilities import (
+    compile_blocks,
+    recompute_activations,
+    sequence_sharing,
+)
 from ray_jobs.training.bad_loss import BadLoss, Skipped
 from ray_jobs.training.checkpoints import Place
 from ray_jobs.training.config import RunConfig, StageConfig, deepspeed_dict
 from ray_jobs.training.ema import Ema
-from ray_jobs.training.optimizer import adamw, matches, recompute_activations
-from ray_jobs.training.ranks import (
-    any_rank,
-    mean_over_ranks,
-    sequence_group,
-    sequence_sharing,
-)
+from ray_jobs.training.optimizer import adamw, matches
+from ray_jobs.training.ranks import any_rank, mean_over_ranks, sequence_group
 from ray_jobs.training.sinks import SAMPLES, Lines, Prometheus, TensorBoard
 from ray_jobs.training.task import Task
 from ray_jobs.training.trackers import Tracked, trackers
@@ -173,6 +173,8 @@ class _Run:
             task.load(model, run.initial)
         if run.recompute_activations:
             recompute_activations(model)
+        if run.compile_blocks:
+            compile_blocks(model)
         if self.sharing is not None:
             for part in sequence_sharing(model):
                 part.share_sequences(self.sharing)
@@ -265,7 +267,8 @@ class _Run:
         shape = (first["ids"] if "ids" in first else first["pixels"]).shape
         if shape not in self.flops:
             engine.module.eval()  # so that the pass leaves no trace
-            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            eager = torch.compiler.set_stance("force_eager")  # compiled operations are not counted
+            with torch.no_grad(), eager, FlopCounterMode(display=False) as counter:
                 self.work.task.loss(engine.deepspeed, samples[:1], stage)
             engine.module.train()
             self.flops[shape] = 3.0 * counter.get_total_flops()

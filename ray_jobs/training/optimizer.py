@@ -29,18 +29,6 @@ def matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def recompute_activations(model: torch.nn.Module) -> bool:
-    """Make every part of a model that can do so keep less for the backward pass.
-
-    Returns:
-        Whether there is such a part: a module with an attribute ``recompute_activations``.
-    """
-    able = [part for part in model.modules() if hasattr(part, "recompute_activations")]
-    for part in able:
-        part.recompute_activations = True  # pyright: ignore[reportArgumentType]
-    return bool(able)
-
-
 def parameter_groups(
     model: torch.nn.Module, multiples: Mapping[str, float]
 ) -> list[dict[str, Any]]:

@@ -1,10 +1,7 @@
 """What all ranks of a run agree on; every rank calls these, at the same time."""
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
-from torch import nn
 
 
 def any_rank(flag: bool) -> bool:
@@ -18,11 +15,6 @@ def sequence_group(ranks: int) -> dist.ProcessGroup | None:
     None where it is 1.
     """
     return None if ranks == 1 else dist.new_subgroups(ranks)[0]
-
-
-def sequence_sharing(model: nn.Module) -> list[Any]:
-    """Return the parts of a model that can share sequences out: with a ``share_sequences``."""
-    return [part for part in model.modules() if hasattr(part, "share_sequences")]
 
 
 def mean_over_ranks(values: list[float]) -> list[float]:

@@ -7,6 +7,8 @@ each of them.
   ``transformers.LlamaForCausalLM`` with the same weights, batch, precision and optimizer. Target:
   at least 1.1. ``ar_step_to_transformers_same_loss`` gives the peer our loss too (the head at video
   positions, over the video ids): what is left is the decoder alone.
+- ``compiled_to_eager``: our steps per second with ``run.compile_blocks`` over those without. No
+  target.
 - ``engine_overhead``: what a step of the engine (DeepSpeed, loader, log, checks) takes longer than
   the same step in a bare PyTorch loop, as a share of the latter. Target: at most 0.05.
 - ``data_wait``: the share of the engine's time spent waiting for data. Target: at most 0.02.
@@ -125,9 +127,11 @@ def compare_step(rounds: int, batch_size: int) -> dict[str, float]:
     )
     labels = torch.where(is_video, batch.ids_BS, -100)
     ours = LongtakeLlama(config)
-    theirs, same_loss = peer(config, ours), peer(config, ours)
+    theirs, same_loss, compiled = peer(config, ours), peer(config, ours), copy.deepcopy(ours)
+    compiled.compile_blocks()
     sides = {
         "longtake": Side(ours, lambda: next_token_loss(token_nll(ours, batch))),
+        "longtake, compiled": Side(compiled, lambda: next_token_loss(token_nll(compiled, batch))),
         "transformers": Side(theirs, lambda: theirs(input_ids=batch.ids_BS, labels=labels).loss),
         "transformers, our loss": Side(same_loss, lambda: _our_loss(same_loss, config, batch)),
     }
@@ -148,6 +152,7 @@ def compare_step(rounds: int, batch_size: int) -> dict[str, float]:
     return {
         "ar_step_to_transformers": ratio["transformers"],
         "ar_step_to_transformers_same_loss": ratio["transformers, our loss"],
+        "compiled_to_eager": 1 / ratio["longtake, compiled"],
     }
 
 

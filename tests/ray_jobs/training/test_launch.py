@@ -102,6 +102,13 @@ def test_heads_that_do_not_divide() -> None:
         plan(build(TrainAutoregressiveConfig, tree))
 
 
+def test_compiling_where_it_does_not_hold() -> None:
+    run = {"compile_blocks": True}
+    refuse("run.compile_blocks: true; this model has no blocks to compile", run=run)
+    zero_3 = {**run, "deepspeed": DeepSpeedConfig(zero_stage=3)}
+    refuse("run.compile_blocks: true; needs run.deepspeed.zero_stage of 0, 1 or 2", run=zero_3)
+
+
 def test_fp16_without_gpus() -> None:
     run = {"deepspeed": DeepSpeedConfig(zero_stage=1, precision="fp16")}
     refuse("precision: fp16; DeepSpeed has it on GPUs only", run=run)
