@@ -20,11 +20,7 @@ from infra import storage
 from infra.progress import Progress, say
 from infra.seeding import derive
 from ray_jobs.training import bad_loss, batches, checkpoints, kept, telemetry, zero
-from ray_jobs.training.abilities import (
-    compile_blocks,
-    recompute_activations,
-    sequence_sharing,
-)
+from ray_jobs.training.abilities import compile_blocks, recompute_activations, sequence_sharing
 from ray_jobs.training.bad_loss import BadLoss, Skipped
 from ray_jobs.training.checkpoints import Place
 from ray_jobs.training.config import RunConfig, StageConfig, deepspeed_dict
@@ -167,8 +163,8 @@ class _Run:
         torch.manual_seed(derive(self.work.seed, "weights"))
         model = task.build()
         if state is not None:
-            kept = {k: v for k, v in state.items() if not matches(k, stage.fresh)}
-            model.load_state_dict({**model.state_dict(), **kept})
+            inherited = {k: v for k, v in state.items() if not matches(k, stage.fresh)}
+            model.load_state_dict({**model.state_dict(), **inherited})
         elif run.initial is not None and checkpoint is None:
             task.load(model, run.initial)
         if run.recompute_activations:
