@@ -34,6 +34,7 @@ from infra.seeding import rng
 
 SHUFFLE_ROW_GROUPS = 8  # of one shape are mixed at once, and so kept in memory
 _FOOTERS_AT_ONCE = 16
+_ROW_GROUPS_AT_ONCE = 4
 
 
 class Mix(Section):
@@ -134,6 +135,7 @@ class Loader:
         self.batch_size, self.seed, self._split = batch_size, seed, split
         self._groups: list[_Group] = []
         self._cache: OrderedDict[int, RowGroup] = OrderedDict()
+        self._readers = ThreadPoolExecutor(_ROW_GROUPS_AT_ONCE)
         self._buckets = self._index(uri, {entry.frames for entry in mix})
         for entry in mix:
             if not self._of_length(entry.frames):
@@ -162,16 +164,19 @@ class Loader:
         share = self.batch_size // world_size
         places = np.arange(rank * share, (rank + 1) * share, dtype=np.int64) + first
         groups, items = bucket.shuffled(places, self.seed, "epoch", *bucket.shape)
-        samples = []
-        for place, group, item in zip(
-            places.tolist(), groups.tolist(), items.tolist(), strict=True
-        ):
-            offset = None
-            if self.kind == "pixels":
-                at = divmod(place, bucket.size)
-                offset = rng(self.seed, "offset", *bucket.shape, *at).random()
-            samples.append(self._rows(group).sample(item, bucket.shape, offset))
-        return samples
+        held = self._rows(groups)
+        return [
+            held[group].sample(item, bucket.shape, self._offset(bucket, place))
+            for place, group, item in zip(
+                places.tolist(), groups.tolist(), items.tolist(), strict=True
+            )
+        ]
+
+    def _offset(self, bucket: _Bucket, place: int) -> float | None:
+        """Return how far a window of pixels is shifted; codes stay where they were cut."""
+        if self.kind == "tokens":
+            return None
+        return rng(self.seed, "offset", *bucket.shape, *divmod(place, bucket.size)).random()
 
     def first(self, count: int) -> list[Sample]:
         """Return up to `count` samples of the most frames, evenly spread, always the same."""
@@ -182,7 +187,8 @@ class Loader:
             at = int(np.searchsorted(ends, place, side="right"))
             bucket = self._buckets[longest[at]]
             group, item = bucket.ordered(int(place - (ends[at] - bucket.size)))
-            samples.append(self._rows(group).sample(item, bucket.shape, None))
+            rows = self._rows(np.array([group]))[group]
+            samples.append(rows.sample(item, bucket.shape, None))
         return samples
 
     def _of_length(self, frames: int) -> list[int]:
@@ -190,6 +196,8 @@ class Loader:
 
     def _choose(self, mix: Sequence[Mix], steps: int) -> NDArray[np.int64]:
         """Return the bucket of each step: a length by the mix, then one of its shapes."""
+        if len(self._buckets) == 1:
+            return np.zeros(steps, np.int64)
         weights = np.array([entry.weight for entry in mix])
         entries = rng(self.seed, "mix").choice(len(mix), size=steps, p=weights / weights.sum())
         places = rng(self.seed, "shape").random(steps)
@@ -233,13 +241,20 @@ class Loader:
                 raise UserError(str(error)) from None
             return shards.held(parquet)
 
-    def _rows(self, group: int) -> RowGroup:
-        if group not in self._cache:
-            place = self._groups[group]
-            with storage.open_input(place.file) as source:
-                table = pq.ParquetFile(source).read_row_group(place.number)
-            self._cache[group] = RowGroup(table, self._split, self.kind)
-            while len(self._cache) > (SHUFFLE_ROW_GROUPS + 1) * len(self._buckets):
-                self._cache.popitem(last=False)
-        self._cache.move_to_end(group)
-        return self._cache[group]
+    def _rows(self, groups: NDArray[np.int64]) -> dict[int, RowGroup]:
+        """Return row groups by their numbers, of which some may have to be read first."""
+        wanted = list(dict.fromkeys(groups.tolist()))  # in the order of their first items
+        missing = [group for group in wanted if group not in self._cache]
+        self._cache.update(zip(missing, self._readers.map(self._read, missing), strict=True))
+        for group in wanted:
+            self._cache.move_to_end(group)
+        held = {group: self._cache[group] for group in wanted}
+        while len(self._cache) > (SHUFFLE_ROW_GROUPS + 1) * len(self._buckets):
+            self._cache.popitem(last=False)
+        return held
+
+    def _read(self, group: int) -> RowGroup:
+        place = self._groups[group]
+        with storage.open_input(place.file) as source:
+            table = pq.ParquetFile(source).read_row_group(place.number)
+        return RowGroup(table, self._split, self.kind)

@@ -29,24 +29,24 @@ class RowGroup:
         self._light = table.drop_columns([bulk, *lists]).to_pylist()
         self._bulk = _whole(table[bulk])
         self._kind, self._split = kind, split
-        self._items: dict[Shape, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        self._items: dict[Shape, tuple[list[int], list[int]]] = {}
         if kind == "tokens":
             windows = self._bulk.flatten()
             self._frames = windows.field("frames").to_numpy()
             self._row_ends = np.asarray(self._bulk.value_lengths()).cumsum()
-            self._shapes = windows.field("shape").flatten().to_numpy().reshape(-1, 3)
+            self._sizes = windows.field("shape").flatten().to_numpy().reshape(-1, 3)[:, 1:]
             self._ids = _lists(windows.field("ids"))
             for row, text in zip(self._light, _lists(_whole(table["text_ids"])), strict=True):
                 row["text_ids"] = text
 
     def sample(self, item: int, shape: Shape, offset: float | None) -> Sample:
         """Return one window; `offset` in [0, 1) shifts a window of pixels by part of its length."""
-        rows, windows = self._places(shape)
-        row, window = int(rows[item]), int(windows[item])
+        rows, windows = self._items.get(shape) or self._places(shape)
+        row, window = rows[item], windows[item]
         light = self._light[row]
-        if self._kind == "tokens":
-            return {**light, "ids": self._ids[window].reshape(self._shapes[window])}
         frames, height, width = shape
+        if self._kind == "tokens":
+            return {**light, "ids": self._ids[window].reshape(-1, height, width)}
         slack = light["frames"] - frames
         spread = max(slack - (window * frames), 0) if offset is not None else 0
         start = window * frames + round((offset or 0.0) * min(spread, frames - 1))
@@ -60,21 +60,20 @@ class RowGroup:
         pixels = part.reshape(frames, height, width, 3)
         return {**light, "pixels": pixels, "start_frame": start}
 
-    def _places(self, shape: Shape) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _places(self, shape: Shape) -> tuple[list[int], list[int]]:
         """Return the row and the window of every item of a shape."""
-        if shape not in self._items:
-            if self._kind == "tokens":
-                sized = (self._shapes[:, 1:] == shape[1:]).all(axis=1)
-                windows = np.flatnonzero((self._frames == shape[0]) & sized)
-                rows = np.searchsorted(self._row_ends, windows, side="right")
-            else:
-                frames, *size = shape
-                fit = [[row["height"], row["width"]] == size for row in self._light]
-                counts = np.array([row["frames"] // frames for row in self._light]) * fit
-                rows = np.repeat(np.arange(len(counts)), counts)
-                windows = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-            split = np.array([row["split"] == self._split for row in self._light], dtype=bool)[rows]
-            self._items[shape] = rows[split], windows[split]
+        frames, *size = shape
+        if self._kind == "tokens":
+            fits = (self._frames == frames) & (self._sizes == size).all(axis=1)
+            windows = np.flatnonzero(fits)
+            rows = np.searchsorted(self._row_ends, windows, side="right")
+        else:
+            fit = [[row["height"], row["width"]] == size for row in self._light]
+            counts = np.array([row["frames"] // frames for row in self._light]) * fit
+            rows = np.repeat(np.arange(len(counts)), counts)
+            windows = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        split = np.array([row["split"] == self._split for row in self._light], dtype=bool)[rows]
+        self._items[shape] = rows[split].tolist(), windows[split].tolist()
         return self._items[shape]
 
 
