@@ -16,8 +16,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from infra import artifact, storage
 from infra import config as configs
-from infra import storage
 from infra.config import Section, Uri
 from infra.errors import UserError
 from infra.progress import say
@@ -104,6 +104,12 @@ def steps(config: LoongAblationConfig) -> list[Step]:
     ]
 
 
+def check_input(config: LoongAblationConfig) -> None:
+    """Refuse a run that is not finished, before the first training."""
+    for name in ("tokenizer", "tokens", "autoregressive", "generate"):
+        artifact.read(storage.join(config.input, name))
+
+
 def write(config: LoongAblationConfig) -> str:
     """Write ``ablation.json`` and ``ablation.png`` and return the JSON's URI."""
     figures = {
@@ -131,7 +137,10 @@ def _trained(uri: str) -> dict[str, float]:
 
 def _changed(config: LoongAblationConfig, name: str, arms: Arms, arm: Keys) -> Keys:
     """Return the run's config of a step with an arm's keys put in."""
-    tree = configs.read_yaml(storage.join(config.input, name, "config.yaml"))
+    file = storage.join(config.input, name, "config.yaml")
+    if not storage.exists(file):
+        raise UserError(f"input {config.input}: no {name} there; give a run of pipelines.loong")
+    tree = configs.read_yaml(file)
     for key, value in (*arms.common.items(), *arm.items()):
         try:
             configs.put(tree, key, deepcopy(value))
@@ -145,4 +154,4 @@ def _place(config: LoongAblationConfig, arm: str, seed: int) -> str:
 
 
 if __name__ == "__main__":
-    main("loong_ablation", LoongAblationConfig, steps, lambda config: None, write)
+    main("loong_ablation", LoongAblationConfig, steps, check_input, write)

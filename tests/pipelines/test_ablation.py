@@ -101,6 +101,13 @@ def test_the_demos_arms_see_as_many_tokens(run: str):
     assert max(tokens.values()) / min(tokens.values()) < 1.02
 
 
+def test_a_run_that_is_not_there_or_not_finished_is_refused(run: str, tmp_path: Path):
+    with pytest.raises(UserError, match=r"no autoregressive there; give a run of pipelines\.loong"):
+        loong_ablation.steps(settings(str(tmp_path / "none")))
+    with pytest.raises(UserError, match="tokenizer: "):
+        loong_ablation.check_input(settings(run))
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
