@@ -76,8 +76,9 @@ class LoongAblationConfig(Section):
 
 def steps(config: LoongAblationConfig) -> list[Step]:
     """Return all trainings, then all generations, every config checked."""
-    trained, made = {**dict.fromkeys(config.training.arms, TRAINED)}, VIDEO_FIGURES
-    ablation.check(config.predictions, {**trained, **dict.fromkeys(config.generation.arms, made)})
+    trained = dict.fromkeys(config.training.arms, TRAINED)
+    made = dict.fromkeys(config.generation.arms, VIDEO_FIGURES)
+    ablation.check(config.predictions, {**trained, **made})
     tokenizer = storage.join(config.input, "tokenizer")
     return [
         step(
