@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.autoregressive import LongtakeLlama
+from models.autoregressive import LongtakeLlama, decoding
 from models.autoregressive.cache import KVCache
 from models.autoregressive.decoding import StepDecoder
 from tests.models.autoregressive.conftest import TINY
@@ -12,8 +12,12 @@ from tests.models.autoregressive.conftest import TINY
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("padding", [None, (0, 2, 4)])
+@pytest.mark.parametrize("block_rows", [4, 128])
 @torch.no_grad()
-def test_steps_equal_the_model(kv_heads: int, tied: bool, padding: tuple | None):
+def test_steps_equal_the_model(
+    kv_heads: int, tied: bool, padding: tuple | None, block_rows: int, monkeypatch
+):
+    monkeypatch.setattr(decoding, "_BLOCK_ROWS", block_rows)
     torch.manual_seed(1)
     model = LongtakeLlama(TINY.model_copy(update={"kv_heads": kv_heads, "tied": tied})).eval()
     for name, weight in model.named_parameters():
