@@ -28,7 +28,7 @@ class _Product:
     """The product of B rows of input with weights (out, in) of that one input, side by side."""
 
     def __init__(self, *weights: Tensor) -> None:
-        self._weight = torch.cat(weights) if len(weights) > 1 else weights[0]
+        self._weight = weights[0] if len(weights) == 1 else torch.cat(weights)
         blocks = 1
         while self._weight.device.type == "cpu" and len(self._weight) % (2 * blocks) == 0:
             if len(self._weight) < 2 * blocks * _BLOCK_ROWS:

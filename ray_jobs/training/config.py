@@ -145,7 +145,9 @@ class RunConfig(Section):
     initial: str | None = None
     """URI of an exported model of the same kind and shape to start from."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Keep an average of the weights, exported to ``ema/``; it begins anew in each stage."""
+    """Average the weights over the steps, with this share kept by each; the average is then the
+    model that comes of the run, and the last step's weights go to ``last/``. It begins anew in each
+    stage. Validations on the way are of the weights themselves. None: no average."""
     recompute_activations: bool = False
     """Keep less for the backward pass and compute it again: less memory, about a third slower."""
     compile_blocks: bool = False

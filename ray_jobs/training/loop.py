@@ -32,7 +32,7 @@ from ray_jobs.training.task import Task
 from ray_jobs.training.trackers import Tracked, trackers
 from ray_jobs.training.validation import Validation
 
-EMA_FOLDER = "ema"
+LAST_FOLDER = "last"
 
 
 @dataclass(frozen=True)
@@ -318,19 +318,19 @@ class _Run:
         )
 
     def _finish(self, engine: Engine, state: dict[str, torch.Tensor]) -> None:
-        work = self.work
-        judged = self.validation.final(engine, state)
-        average = None
-        if engine.ema is not None:
+        work, last = self.work, state
+        if engine.ema is not None:  # the average is the model, and is judged
             with engine.ema.in_place():
-                average = zero.full_state(engine.deepspeed)
+                state = zero.full_state(engine.deepspeed)
+            zero.fill(engine.deepspeed, state)
+        judged = self.validation.final(engine, state)
         if judged is None:
             return
         for name, png in judged.pictures.items():
             storage.write_bytes(storage.join(work.output, SAMPLES, name), png)
         self._export(state, work.output)
-        if average is not None:
-            self._export(average, storage.join(work.output, EMA_FOLDER))
+        if state is not last:
+            self._export(last, storage.join(work.output, LAST_FOLDER))
         parameters = dict(engine.module.named_parameters())
         summary = {
             "parameters": sum(state[name].numel() for name in parameters),

@@ -81,11 +81,17 @@ class Validation:
             self._beside.save(self._place, folder)
 
     def final(self, engine: "Engine", state: dict[str, torch.Tensor]) -> Judged | None:
-        """Return what is said of the run's last weights; None on ranks that have no say."""
+        """Return what is said of the model that comes of the run; None on ranks with no say.
+
+        Args:
+            engine: holds its weights.
+            state: the same weights, whole.
+        """
         if not self._is_beside:
             return self._judge(engine.module)
         self.take(wait=True)
-        if self._beside is None or (self._last and self._last.step == self._place.step):
+        last_step = self._last is not None and self._last.step == self._place.step
+        if self._beside is None or (last_step and engine.ema is None):
             return self._last
         self._beside.begin(Owed(self._place.step, self._place.stage), state)
         return self._beside.take(wait=True)

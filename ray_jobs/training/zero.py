@@ -34,6 +34,19 @@ def _full(parameter: nn.Parameter) -> Tensor:
     return parameter
 
 
+def fill(engine: deepspeed.DeepSpeedEngine, state: dict[str, Tensor]) -> None:
+    """Let passes go through whole weights (every rank calls this with the same).
+
+    For the end of a run: the optimizer's tensors stay as they are, and a step would undo it.
+    """
+    for name, parameter in cast(nn.Module, engine.module).named_parameters():
+        shared = hasattr(parameter, "ds_id")
+        with deepspeed.zero.GatheredParameters([parameter], enabled=shared):
+            parameter.data.copy_(state[name])  # ZeRO 3 keeps small ones whole
+        if shared:
+            _write_share(parameter, state[name])
+
+
 def masters(engine: deepspeed.DeepSpeedEngine) -> list[Tensor]:
     """Return the fp32 tensors that this rank's optimizer steps: all weights, or its share."""
     optimizer: Any = engine.optimizer
@@ -70,8 +83,13 @@ def write(parameter: nn.Parameter, value: Tensor) -> None:
     """Overwrite a parameter, which is whole here, and every copy that DeepSpeed keeps of it."""
     parameter.data.copy_(value)
     safe_set_full_fp32_param(parameter, value.float())
-    if hasattr(parameter, "ds_id"):  # of ZeRO 3, gathered anew from the ranks' shares
-        share: Any = parameter.ds_tensor  # pyright: ignore[reportAttributeAccessIssue]
-        start = share.numel() * dist.get_rank()
-        part = value.flatten()[start : start + share.numel()]
-        share.data.view(-1)[: part.numel()].copy_(part)
+    if hasattr(parameter, "ds_id"):
+        _write_share(parameter, value)
+
+
+def _write_share(parameter: nn.Parameter, value: Tensor) -> None:
+    """Overwrite this rank's share, from which ZeRO 3 gathers a parameter anew."""
+    share: Any = parameter.ds_tensor  # pyright: ignore[reportAttributeAccessIssue]
+    start = share.numel() * dist.get_rank()
+    part = value.flatten()[start : start + share.numel()]
+    share.data.view(-1)[: part.numel()].copy_(part)

@@ -55,8 +55,8 @@ def train(kind: str, data: dict[str, str], output: Path, workers: int, zero: int
 
 
 def result(output: Path) -> dict[str, torch.Tensor]:
-    average = {f"ema.{k}": v for k, v in load_file(output / "ema" / "model.safetensors").items()}
-    return {**load_file(output / "model.safetensors"), **average}
+    last = {f"last.{k}": v for k, v in load_file(output / "last" / "model.safetensors").items()}
+    return {**load_file(output / "model.safetensors"), **last}
 
 
 def losses(output: Path) -> list[float]:

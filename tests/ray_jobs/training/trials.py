@@ -95,7 +95,7 @@ def straight_and_resumed(trial: Trial, saved: str) -> None:
         trial: what to train.
         saved: where the checkpoint goes, and beside it ``-straight``, ``-resumed`` (weights and
             their average), ``.json`` and ``-again.json`` (losses), and ``-judged.json`` (what
-            validation said in the engine, and beside it).
+            validation said in the engine, and beside it, of the last weights and of their average).
     """
     run, engine = trial.begin()
     losses = trial.steps(run, engine, SAVED_AT)
@@ -111,6 +111,10 @@ def straight_and_resumed(trial: Trial, saved: str) -> None:
     with torch.no_grad(), zero.own_writers_whole(engine.module.eval()):
         inline, _ = trial.work.task.validate(engine.module, held)
     weights = save(zero.full_state(engine.deepspeed))
+    average = {k.removeprefix("ema."): v for k, v in state.items() if k.startswith("ema.")}
+    zero.fill(engine.deepspeed, average)
+    with torch.no_grad(), zero.own_writers_whole(engine.module):
+        inline_average, _ = trial.work.task.validate(engine.module, held)
     engine.deepspeed.destroy()
     run, engine = trial.begin(saved)
     again = trial.steps(run, engine, STEPS)
@@ -121,8 +125,11 @@ def straight_and_resumed(trial: Trial, saved: str) -> None:
         save_file({k: v.contiguous() for k, v in resumed.items()}, saved + "-resumed")
         Path(saved + "-again.json").write_text(json.dumps(again))
         asks = trial.work.run.model_copy(update={"validation_beside": BesideConfig()})
-        beside, _ = judge(replace(trial.work, run=asks), trial.stage, weights)
-        Path(saved + "-judged.json").write_text(json.dumps([inline, beside]))
+        work = replace(trial.work, run=asks)
+        beside, _ = judge(work, trial.stage, weights)
+        beside_average, _ = judge(work, trial.stage, save(average))
+        judged = {"last": [inline, beside], "average": [inline_average, beside_average]}
+        Path(saved + "-judged.json").write_text(json.dumps(judged))
 
 
 def _write(saved: str, losses: list[float], state: dict[str, torch.Tensor]) -> None:
