@@ -7,6 +7,7 @@ input: a finished `tokenizer` and a finished `autoregressive` artifact, in any o
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -61,6 +62,10 @@ class GenerateConfig(JobConfig):
     prompts: Annotated[tuple[str | PromptsOverTime, ...], Field(min_length=1)]
     """Each a text, or {over_time: [{text, from_s}, ...]}."""
     videos_per_prompt: Annotated[int, Field(ge=1)] = 1
+    videos_at_once: Annotated[int, Field(ge=1)] = 1
+    """Videos that a worker makes side by side: more of them in the same time, for their memory
+    (keys and values of a window, and its frames as they are decoded). A video is the one that it
+    would be alone, but where rounding tips a near tie."""
     extension: Extension
     """How long the video is, and how one window leads to the next."""
     sampling: Sampling = Sampling()
@@ -69,7 +74,7 @@ class GenerateConfig(JobConfig):
 
 
 class Models:
-    """Holds both models and makes one video at a time, in an actor.
+    """Holds both models and makes videos, some side by side, in an actor.
 
     Args:
         config: of the job; of its settings, threads and text model.
@@ -92,50 +97,72 @@ class Models:
             "autoregressive_fingerprint": artifact.read(autoregressive).fingerprint,
         }
 
-    def make(self, row: Row, config: GenerateConfig, output: str) -> Row:
-        """Generate, write the video, and then the record that says it is whole."""
+    def make(self, rows: Sequence[Row], config: GenerateConfig, output: str) -> int:
+        """Generate, write the videos, then the records that say they are whole; return how many."""
         begun_at = time.monotonic()
         model = self._model
         shape = self._tokenizer.config
         latent = (shape.height_px // 8, shape.width_px // 8)
         total = config.extension.video_tokens(latent[0] * latent[1])
-        texts = [prompt["text"] for prompt in row["prompts"]]
-        starts = [round(prompt["from_s"] * self._fps) for prompt in row["prompts"]]
-        ids = [self._text.encode(text, model.config.max_text_tokens) for text in texts]
-        cues = [Cue(*cue) for cue in zip(ids, starts, strict=True)]
-        firsts = config.extension.first_frames
-        notes = [texts[cue_in_force(starts, first)] if len(texts) > 1 else "" for first in firsts]
+        notes = self._notes(rows[0], config) if len(rows) == 1 else None
+        name = " to ".join(dict.fromkeys((rows[0]["video_id"], rows[-1]["video_id"])))
         window = 0
-        drift: list[float] = []
-        file = f"videos/{row['video_id']}.mp4"
+        drifts: list[list[float]] = [[] for _ in rows]
         with tempfile.TemporaryDirectory(prefix="longtake-") as folder:
-            local = Path(folder) / "video.mp4"
-            with (
-                Progress(total, f"generate {row['video_id']}", "tokens") as bar,
-                Mp4Writer(local, self._fps, shape.width_px, shape.height_px) as movie,
-            ):
+            films = [Path(folder, f"{row['video_id']}.mp4") for row in rows]
+            with ExitStack() as open_, Progress(total, f"generate {name}", "tokens") as bar:
+                size = (self._fps, shape.width_px, shape.height_px)
+                movies = [open_.enter_context(Mp4Writer(film, *size)) for film in films]
                 made = extend(
                     model,
                     self._tokenizer,
-                    [cues],
+                    [self._cues(row) for row in rows],
                     extension=config.extension,
                     height=latent[0],
                     width=latent[1],
                     sampling=config.sampling,
-                    seeds=[row["seed"]],
-                    on_token=lambda _: bar.advance(note=notes[window]),
+                    seeds=[row["seed"] for row in rows],
+                    on_token=lambda _: bar.advance(note=notes[window] if notes else ""),
                 )
                 for chunk in made:
                     if chunk.join_colour_drift_B is not None:
-                        drift.append(round(chunk.join_colour_drift_B.item(), 3))
-                    for frame in chunk.frames_BFHWC[0].numpy():
-                        movie.write(frame)
+                        for drift, value in zip(drifts, chunk.join_colour_drift_B, strict=True):
+                            drift.append(round(value.item(), 3))
+                    for movie, frames in zip(movies, chunk.frames_BFHWC.numpy(), strict=True):
+                        for frame in frames:
+                            movie.write(frame)
                     window += 1
-            storage.write_bytes(storage.join(output, file), local.read_bytes())
-        made_by = {
+            for film in films:
+                storage.write_bytes(storage.join(output, "videos", film.name), film.read_bytes())
+        seconds = (time.monotonic() - begun_at) / len(rows)
+        for row, drift in zip(rows, drifts, strict=True):
+            said = self._record(row, config, drift, seconds)
+            storage.write_json(record(output, row["video_id"]), said)
+        return len(rows)
+
+    def _cues(self, row: Row) -> list[Cue]:
+        most = self._model.config.max_text_tokens
+        return [
+            Cue(self._text.encode(prompt["text"], most), round(prompt["from_s"] * self._fps))
+            for prompt in row["prompts"]
+        ]
+
+    def _notes(self, row: Row, config: GenerateConfig) -> list[str] | None:
+        """Return the text in force in each window, where a video has several."""
+        if len(row["prompts"]) == 1:
+            return None
+        starts = [round(prompt["from_s"] * self._fps) for prompt in row["prompts"]]
+        texts = [prompt["text"] for prompt in row["prompts"]]
+        return [texts[cue_in_force(starts, first)] for first in config.extension.first_frames]
+
+    def _record(
+        self, row: Row, config: GenerateConfig, drift: list[float], seconds: float
+    ) -> dict[str, Any]:
+        shape = self._tokenizer.config
+        return {
             **row,
             **self._prints,
-            "file": file,
+            "file": f"videos/{row['video_id']}.mp4",
             "frames": config.extension.total_frames,
             "fps": self._fps,
             "height": shape.height_px,
@@ -149,10 +176,8 @@ class Models:
             "reencode_frames": config.extension.reencode_frames,
             "strategy": config.extension.strategy,
             "match_colour": config.extension.match_colour,
-            "seconds": round(time.monotonic() - begun_at, 2),
+            "seconds": round(seconds, 2),
         }
-        storage.write_json(record(output, row["video_id"]), made_by)
-        return {"video_id": row["video_id"]}
 
 
 class Generator(Models):
@@ -164,15 +189,18 @@ class Generator(Models):
         self._config, self._output = config, output
 
     def __call__(self, row: Row) -> Row:
-        """Make one video."""
-        return self.make(row, self._config, self._output)
+        """Make the videos of a group, by its number."""
+        return {
+            "videos": self.make(_groups(self._config)[row["group"]], self._config, self._output)
+        }
 
 
 def plan(config: GenerateConfig) -> list[str]:
     """Return what a run would do; see :class:`infra.job.Job`."""
     _, autoregressive = sources(config)
     extension = config.extension
-    lines = [f"{len(_videos(config))} videos of {extension.total_frames} frames"]
+    at_once = f", {config.videos_at_once} at once" if config.videos_at_once > 1 else ""
+    lines = [f"{len(_videos(config))} videos of {extension.total_frames} frames{at_once}"]
     lines.append(
         f"{len(extension.joins)} joins: windows of {extension.window_frames} frames, the last "
         f"{extension.reencode_frames} "
@@ -191,17 +219,19 @@ def run(
         output: of the job.
         actors: of :class:`Models` that are there already; none starts the job's own.
     """
-    videos = _videos(config)
-    missing = [v for v in videos if not storage.exists(record(output.uri, v["video_id"]))]
-    with Progress(len(videos), "generate", "videos", len(videos) - len(missing)) as bar:
+    videos, groups = _videos(config), _groups(config)
+    missing = _missing(config, output.uri)
+    done = len(videos) - sum(len(groups[number]) for number in missing)
+    with Progress(len(videos), "generate", "videos", done) as bar:
+        made: Any = ()
         if missing and actors:
             made = ActorPool(list(actors)).map_unordered(
-                lambda actor, row: actor.make.remote(row, config, output.uri), missing
+                lambda actor, number: actor.make.remote(groups[number], config, output.uri), missing
             )
-        else:
-            made = _by_ray_data(config, output, missing) if missing else iter(())
-        for _ in made:
-            bar.advance()
+        elif missing:
+            made = _by_ray_data(config, output, missing)
+        for count in made:
+            bar.advance(count)
     rows = [storage.read_json(record(output.uri, video["video_id"])) for video in videos]
     video_table.write(output.uri, rows)
     frames = sum(row["frames"] for row in rows)
@@ -214,9 +244,10 @@ def run(
     }
 
 
-def _by_ray_data(config: GenerateConfig, output: Output, missing: list[Row]) -> Iterator[Any]:
+def _by_ray_data(config: GenerateConfig, output: Output, missing: list[int]) -> Iterator[int]:
     resources = config.resources
-    made = ray.data.from_items(missing, override_num_blocks=len(missing)).map(
+    numbers = [{"group": number} for number in missing]
+    made = ray.data.from_items(numbers, override_num_blocks=len(missing)).map(
         Generator,  # pyright: ignore[reportArgumentType]: a class, built once an actor
         fn_constructor_args=(config, *sources(config), output.uri),
         compute=ray.data.ActorPoolStrategy(
@@ -225,7 +256,22 @@ def _by_ray_data(config: GenerateConfig, output: Output, missing: list[Row]) -> 
         num_cpus=resources.cpus_per_worker,
         num_gpus=resources.gpus_per_worker or None,
     )
-    return iter(made.iter_rows())
+    return (row["videos"] for row in made.iter_rows())
+
+
+def _groups(config: GenerateConfig) -> list[tuple[Row, ...]]:
+    """Return the videos that are made side by side."""
+    videos, size = _videos(config), config.videos_at_once
+    return [tuple(videos[first : first + size]) for first in range(0, len(videos), size)]
+
+
+def _missing(config: GenerateConfig, output: str) -> list[int]:
+    """Return the numbers of the groups to make: whole, so that a video has the same beside it."""
+    return [
+        number
+        for number, rows in enumerate(_groups(config))
+        if not all(storage.exists(record(output, row["video_id"])) for row in rows)
+    ]
 
 
 def _videos(config: GenerateConfig) -> list[Row]:

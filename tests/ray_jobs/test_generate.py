@@ -10,7 +10,7 @@ from data_prep.decode import decode
 from infra import config, storage
 from infra.errors import UserError
 from ray_jobs import video_table
-from ray_jobs.generate import GenerateConfig, Generator, _videos, plan
+from ray_jobs.generate import GenerateConfig, Generator, _groups, _missing, _videos, plan
 from tests.ray_jobs import untrained
 
 EXTENSION = {"total_frames": 9 + 4 + 4 + 2, "window_frames": 9, "reencode_frames": 5}
@@ -39,9 +39,8 @@ def _over_time(*cues: tuple[str, float]) -> dict[str, Any]:
 
 
 def _made(settings: GenerateConfig, models: list[str], output: Path, number: int = 0) -> Any:
-    row = _videos(settings)[number]
-    Generator(settings, *models, str(output))(row)
-    return storage.read_json(video_table.record(str(output), row["video_id"]))
+    Generator(settings, *models, str(output))({"group": number})
+    return storage.read_json(video_table.record(str(output), _videos(settings)[number]["video_id"]))
 
 
 def test_the_record_says_how_the_video_was_made(models: list[str], tmp_path: Path):
@@ -80,6 +79,33 @@ def test_one_text_is_that_text_all_along(models: list[str], tmp_path: Path):
         made = _made(settings, models, tmp_path / name)
         films.append(storage.read_bytes(str(tmp_path / name / made["file"])))
     assert films[0] == films[1] != films[2]
+
+
+def test_videos_made_side_by_side_are_those_made_alone(models: list[str], tmp_path: Path):
+    prompts = ["a cat", _over_time(("a much longer text on a dog", 0), ("a dog asleep", 1.5))]
+    alone = _settings(models, tmp_path / "alone", prompts=prompts, videos_per_prompt=2)
+    side = alone.model_copy(update={"videos_at_once": 3})
+    assert [len(rows) for rows in _groups(side)] == [3, 1]
+    for settings, output in ((alone, tmp_path / "alone"), (side, tmp_path / "side")):
+        generator = Generator(settings, *models, str(output))
+        for number in range(len(_groups(settings))):
+            generator({"group": number})
+    for row in _videos(alone):
+        said = [
+            storage.read_json(video_table.record(str(tmp_path / name), row["video_id"]))
+            for name in ("alone", "side")
+        ]
+        films = [tmp_path / name / said[0]["file"] for name in ("alone", "side")]
+        assert films[0].read_bytes() == films[1].read_bytes()
+        assert said[0] | {"seconds": 0} == said[1] | {"seconds": 0}
+
+
+def test_a_group_that_lacks_a_video_is_made_whole(models: list[str], tmp_path: Path):
+    settings = _settings(models, tmp_path, videos_per_prompt=5, videos_at_once=2)
+    assert _missing(settings, str(tmp_path)) == [0, 1, 2]
+    for row in _videos(settings)[:3]:
+        storage.write_json(video_table.record(str(tmp_path), row["video_id"]), {})
+    assert _missing(settings, str(tmp_path)) == [1, 2]
 
 
 def test_the_plan_names_the_windows_of_each_prompt(models: list[str]):
