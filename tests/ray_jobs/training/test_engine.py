@@ -176,6 +176,23 @@ def test_a_validation_beside_the_training_says_the_same(
     runs.assert_same_log(tmp_path / "out", straight)
 
 
+@pytest.mark.parametrize("beside", [None, {"cpus": 1}])
+def test_the_average_is_the_model_and_is_judged(
+    straight: Path, pixels: str, tmp_path: Path, beside: dict[str, Any] | None
+):
+    output = tmp_path / "out"
+    averaged = settings(pixels, output, ema_decay=0.5, validation_beside=beside)
+    execute(train_tokenizer.JOB, averaged)
+    trained, last = weights.load_state(straight), weights.load_state(output / "last")
+    average = weights.load_state(output)
+    assert all(torch.equal(last[name], tensor) for name, tensor in trained.items())
+    assert any(not torch.equal(average[name], tensor) for name, tensor in trained.items())
+    judged = json.loads((output / "summary.json").read_text())["validation"]
+    before = json.loads((straight / "summary.json").read_text())["validation"]
+    assert judged.keys() == before.keys()
+    assert judged["psnr_db"] != before["psnr_db"]
+
+
 @pytest.mark.faults
 def test_a_damaged_checkpoint_is_passed_over(
     straight: Path, killed: Path, pixels: str, tmp_path: Path
