@@ -8,13 +8,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import ray.data
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from ray.actor import ActorHandle
 from ray.util import ActorPool
 
@@ -22,7 +21,7 @@ from data_prep.encode import Mp4Writer
 from data_prep.text import TextTokenizer
 from infra import artifact, storage
 from infra.artifact import Output
-from infra.config import JobConfig, Section
+from infra.config import JobConfig
 from infra.errors import UserError
 from infra.job import Job, main
 from infra.progress import Progress
@@ -31,35 +30,14 @@ from models.autoregressive.extension import Cue, Extension, cue_in_force, extend
 from models.autoregressive.sampling import Sampling
 from ray_jobs import video_table
 from ray_jobs.exported import load_autoregressive, load_tokenizer
+from ray_jobs.prompts import Prompt, over_time, schedule
 from ray_jobs.video_table import Row, record
-
-
-class TimedPrompt(Section):
-    """A prompt that comes into force in the course of a video."""
-
-    text: str
-    from_s: Annotated[float, Field(ge=0)]
-    """The windows whose first new frame is at this time or later follow it, up to the next one."""
-
-
-class PromptsOverTime(Section):
-    """Several prompts for one video: dense captions."""
-
-    over_time: Annotated[tuple[TimedPrompt, ...], Field(min_length=1)]
-    """The first from_s is 0, the others ascend."""
-
-    @model_validator(mode="after")
-    def _check_order(self) -> Self:
-        starts = [prompt.from_s for prompt in self.over_time]
-        if starts[0] != 0 or any(b <= a for a, b in pairwise(starts)):
-            raise ValueError(f"from_s {starts}: the first must be 0 and the others ascend")
-        return self
 
 
 class GenerateConfig(JobConfig):
     """Settings of `generate`."""
 
-    prompts: Annotated[tuple[str | PromptsOverTime, ...], Field(min_length=1)]
+    prompts: Annotated[tuple[Prompt, ...], Field(min_length=1)]
     """Each a text, or {over_time: [{text, from_s}, ...]}."""
     videos_per_prompt: Annotated[int, Field(ge=1)] = 1
     videos_at_once: Annotated[int, Field(ge=1)] = 1
@@ -206,7 +184,8 @@ def plan(config: GenerateConfig) -> list[str]:
         f"{extension.reencode_frames} "
         + ("re-encoded" if extension.strategy == "re-encode" else "kept as their tokens")
     )
-    return [*lines, *_schedule(config, autoregressive)]
+    trained = storage.read_json(storage.join(autoregressive, "summary.json"))
+    return [*lines, *schedule(config.prompts, extension, float(trained["fps"]))]
 
 
 def run(
@@ -279,48 +258,12 @@ def _videos(config: GenerateConfig) -> list[Row]:
     return [
         {
             "video_id": f"{number:05d}",
-            "prompt": " / ".join(text.text for text in _over_time(config.prompts[prompt])),
-            "prompts": [text.model_dump() for text in _over_time(config.prompts[prompt])],
+            "prompt": " / ".join(text.text for text in over_time(config.prompts[prompt])),
+            "prompts": [text.model_dump() for text in over_time(config.prompts[prompt])],
             "seed": derive(config.seed, "video", prompt, copy),
         }
         for number, (prompt, copy) in enumerate(pairs)
     ]
-
-
-def _over_time(prompt: str | PromptsOverTime) -> tuple[TimedPrompt, ...]:
-    return (TimedPrompt(text=prompt, from_s=0),) if isinstance(prompt, str) else prompt.over_time
-
-
-def _schedule(config: GenerateConfig, autoregressive: str) -> list[str]:
-    """Say which windows follow which prompt.
-
-    Raises:
-        UserError: no window begins while a prompt is in force.
-    """
-    fps = float(storage.read_json(storage.join(autoregressive, "summary.json"))["fps"])
-    firsts = config.extension.first_frames
-    lines = []
-    for number, prompt in enumerate(config.prompts):
-        if isinstance(prompt, str):
-            lines.append(f"prompt: {prompt}")
-            continue
-        starts = [round(text.from_s * fps) for text in prompt.over_time]
-        edges = [*starts[1:], config.extension.total_frames]
-        for place, (text, start, end) in enumerate(
-            zip(prompt.over_time, starts, edges, strict=True)
-        ):
-            windows = [window for window, first in enumerate(firsts) if start <= first < end]
-            if not windows:
-                begins = ", ".join(f"{first / fps:g}" for first in firsts)
-                raise UserError(
-                    f"prompts.{number}.over_time.{place}.from_s: {text.from_s:g}: no window begins "
-                    f"while this prompt is in force; windows begin at {begins} s"
-                )
-            lines.append(
-                f"prompt {number} from {text.from_s:g} s, windows {windows[0]} to {windows[-1]}: "
-                f"{text.text}"
-            )
-    return lines
 
 
 def sources(config: GenerateConfig) -> tuple[str, str]:

@@ -1,0 +1,77 @@
+"""What videos are asked to show: a text, or several over time, and which windows follow which."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from infra.config import Section
+from infra.errors import UserError
+from models.autoregressive.extension import Extension
+
+
+class TimedPrompt(Section):
+    """A prompt that comes into force in the course of a video."""
+
+    text: str
+    from_s: Annotated[float, Field(ge=0)]
+    """The windows whose first new frame is at this time or later follow it, up to the next one."""
+
+
+class PromptsOverTime(Section):
+    """Several prompts for one video: dense captions."""
+
+    over_time: Annotated[tuple[TimedPrompt, ...], Field(min_length=1)]
+    """The first from_s is 0, the others ascend."""
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        starts = [prompt.from_s for prompt in self.over_time]
+        if starts[0] != 0 or any(b <= a for a, b in pairwise(starts)):
+            raise ValueError(f"from_s {starts}: the first must be 0 and the others ascend")
+        return self
+
+
+Prompt = str | PromptsOverTime
+
+
+def over_time(prompt: Prompt) -> tuple[TimedPrompt, ...]:
+    """Return a prompt's texts, the first from 0 s on."""
+    return (TimedPrompt(text=prompt, from_s=0),) if isinstance(prompt, str) else prompt.over_time
+
+
+def schedule(prompts: Sequence[Prompt], extension: Extension, fps: float) -> list[str]:
+    """Say in lines for people which windows follow which prompt.
+
+    Args:
+        prompts: as configured.
+        extension: says where windows begin.
+        fps: frames per second of the videos.
+
+    Raises:
+        UserError: no window begins while a prompt is in force.
+    """
+    firsts = extension.first_frames
+    lines = []
+    for number, prompt in enumerate(prompts):
+        if isinstance(prompt, str):
+            lines.append(f"prompt: {prompt}")
+            continue
+        starts = [round(text.from_s * fps) for text in prompt.over_time]
+        edges = [*starts[1:], extension.total_frames]
+        for place, (text, start, end) in enumerate(
+            zip(prompt.over_time, starts, edges, strict=True)
+        ):
+            windows = [window for window, first in enumerate(firsts) if start <= first < end]
+            if not windows:
+                begins = ", ".join(f"{first / fps:g}" for first in firsts)
+                raise UserError(
+                    f"prompts.{number}.over_time.{place}.from_s: {text.from_s:g}: no window begins "
+                    f"while this prompt is in force; windows begin at {begins} s"
+                )
+            lines.append(
+                f"prompt {number} from {text.from_s:g} s, windows {windows[0]} to {windows[-1]}: "
+                f"{text.text}"
+            )
+    return lines
