@@ -12,6 +12,7 @@ the trials that have none. Ray Tune's own state is pickled, so nothing is restor
 import math
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -46,8 +47,8 @@ class Trials:
 
     job: Job[Any]
     """What a trial is, with some keys changed."""
-    begin: Callable[[], RunTrial]
-    """Called once before the first trial, and returns what runs each."""
+    begin: Callable[[], AbstractContextManager[RunTrial]]
+    """Entered once before the first trial; gives what runs each, and is left after the last."""
     figures: tuple[str, ...]
     """The names of the figures that a trial reports."""
     shared: bool = False
@@ -186,36 +187,38 @@ def _tune(
             max_t=10**9,
         )
     filesystem, path = storage.arrow_filesystem(output.uri)
-    trainable = tune.with_resources(
-        tune.with_parameters(
-            _trial, run=trials.begin(), folder=output.path("trials"), config=config
-        ),
-        {"memory": 1 << 20},  # next to nothing: its job asks for what it needs
-    )
-    tuner = tune.Tuner(
-        trainable,
-        param_space=space,
-        tune_config=tune.TuneConfig(
-            metric=config.objective,
-            mode=config.mode,
-            search_alg=search,
-            scheduler=scheduler,
-            num_samples=samples,
-            max_concurrent_trials=config.trials_at_once,
-            reuse_actors=True,
-            time_budget_s=records.left_s(),
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=path,
-            storage_filesystem=filesystem,
-            stop=_Watch(records),
-            failure_config=tune.FailureConfig(max_failures=MOST_LOST),
-            callbacks=[records],
-            verbose=0,
-        ),
-    )
-    tuner.fit()
+
+    def tuner(run: RunTrial) -> tune.Tuner:
+        trainable = tune.with_resources(
+            tune.with_parameters(_trial, run=run, folder=output.path("trials"), config=config),
+            {"memory": 1 << 20},  # next to nothing: its job asks for what it needs
+        )
+        return tune.Tuner(
+            trainable,
+            param_space=space,
+            tune_config=tune.TuneConfig(
+                metric=config.objective,
+                mode=config.mode,
+                search_alg=search,
+                scheduler=scheduler,
+                num_samples=samples,
+                max_concurrent_trials=config.trials_at_once,
+                reuse_actors=True,
+                time_budget_s=records.left_s(),
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=path,
+                storage_filesystem=filesystem,
+                stop=_Watch(records),
+                failure_config=tune.FailureConfig(max_failures=MOST_LOST),
+                callbacks=[records],
+                verbose=0,
+            ),
+        )
+
+    with trials.begin() as run:
+        tuner(run).fit()
     records.settle()
 
 

@@ -6,6 +6,8 @@ share the actors that hold the models. input: a finished `tokenizer` and a finis
 `generate` takes as it is.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -34,7 +36,8 @@ class TopKConfig(SweepConfig):
 def _trials(config: TopKConfig) -> Trials:
     base = sweep.base(config, generate.JOB)
 
-    def begin() -> RunTrial:
+    @contextmanager
+    def begin() -> Iterator[RunTrial]:
         each = config.resources
         models = ray.remote(num_cpus=each.cpus_per_worker, num_gpus=each.gpus_per_worker)(Models)
         actors: list[Any] = [
@@ -47,7 +50,11 @@ def _trials(config: TopKConfig) -> Trials:
             execute(job, settings)
             return {**figures_of(uri), "step": len(settings.prompts) * settings.videos_per_prompt}
 
-        return make
+        try:
+            yield make
+        finally:
+            for actor in actors:  # Ray Tune's own reference lasts as long as the session
+                ray.kill(actor)
 
     joined = base.extension.joins or any(key.startswith("extension.") for key in config.space)
     figures = [name for name in VIDEO_FIGURES if joined or name != "join_colour_drift"]

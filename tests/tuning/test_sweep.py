@@ -2,6 +2,7 @@
 
 import math
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def trials_of(config_: SweepConfig, dies: str = "") -> Trials:
             tune.report({"height": height + STEPS - step, "step": step})
         return {"height": height, "step": STEPS}
 
-    return Trials(job, lambda: run, ("height",))
+    return Trials(job, lambda: nullcontext(run), ("height",))
 
 
 def swept(folder: Path, dies: str = "", **keys: Any) -> tuple[dict[str, Any], list[dict]]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import ray
 import yaml
 
 from infra import artifact, config
@@ -52,6 +53,8 @@ def test_every_trial_is_an_artifact_and_the_best_is_a_job(ray_session, models, t
     best = yaml.safe_load((tmp_path / "out" / "best.yaml").read_text())
     drawn = config.build(GenerateConfig, {**best, "output": "/unused"}).sampling
     assert drawn.top_k == summary["best"]["sampling.top_k"]
+    all_cpus = ray.remote(num_cpus=ray.cluster_resources()["CPU"])(lambda: None)
+    ray.get(all_cpus.remote(), timeout=120)  # the sweep holds on to none
 
 
 def test_what_cannot_be_is_refused_before_ray(models, tmp_path: Path):
