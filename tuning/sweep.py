@@ -187,13 +187,12 @@ def _tune(
             max_t=10**9,
         )
     filesystem, path = storage.arrow_filesystem(output.uri)
-
-    def tuner(run: RunTrial) -> tune.Tuner:
+    with trials.begin() as run:
         trainable = tune.with_resources(
             tune.with_parameters(_trial, run=run, folder=output.path("trials"), config=config),
             {"memory": 1 << 20},  # next to nothing: its job asks for what it needs
         )
-        return tune.Tuner(
+        tuner = tune.Tuner(
             trainable,
             param_space=space,
             tune_config=tune.TuneConfig(
@@ -216,9 +215,7 @@ def _tune(
                 verbose=0,
             ),
         )
-
-    with trials.begin() as run:
-        tuner(run).fit()
+        tuner.fit()
     records.settle()
 
 
