@@ -46,6 +46,9 @@ class ARStageConfig(StageConfig):
 
     early_frame_weight: Annotated[float, Field(ge=0)] = 0.0
     """λ of Eq. 2; the paper sets 1 in its last stage. 0 is Eq. 1."""
+    prompt_dropout: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the samples that are trained on with an empty prompt: what `sampling.guidance_scale`
+    of generation is guided away from. The paper is silent on it."""
 
 
 class TrainAutoregressiveConfig(JobConfig):
@@ -92,11 +95,13 @@ class AutoregressiveTask:
         self, model: nn.Module, samples: list[Sample], stage: StageConfig
     ) -> tuple[Tensor, dict[str, Tensor], int]:
         """Return Eq. 2 (Eq. 1 when λ is 0), the losses by frame range, and the number of tokens."""
+        stage = cast(ARStageConfig, stage)
+        samples = [_less_prompt(sample, stage.prompt_dropout) for sample in samples]
         batch = self._batch(samples, next(model.parameters()).device)
         nll_BTHW = model(batch)
         loss = early_frame_weighted_loss(
             nll_BTHW,
-            early_frame_weight=cast(ARStageConfig, stage).early_frame_weight,
+            early_frame_weight=stage.early_frame_weight,
             early_frames=self._early_frames,
         )
         metrics = {"loss_nats": next_token_loss(nll_BTHW).detach(), **frame_range_losses(nll_BTHW)}
@@ -141,6 +146,12 @@ class AutoregressiveTask:
         return build_batch(self._config, text, codes_BTHW).to(device)
 
 
+def _less_prompt(sample: Sample, share: float) -> Sample:
+    """Return the sample, of so large a share of all without its prompt."""
+    drawn = torch.rand((), generator=torch.Generator().manual_seed(sample["seed"]))
+    return {**sample, "text_ids": []} if drawn < share else sample
+
+
 def plan(config: TrainAutoregressiveConfig) -> list[str]:
     """Return what a run would do; see :class:`infra.job.Job`."""
     check(AutoregressiveTask(config.model, config.early_frames), config, config.stages, config.run)
@@ -165,7 +176,7 @@ def plan(config: TrainAutoregressiveConfig) -> list[str]:
         lengths = ", ".join(f"{mix.frames} frames x{mix.weight:g}" for mix in stage.data)
         lines.append(
             f"stage {stage.name}: {stage.steps} steps of {stage.batch_size} clips, {lengths}, "
-            f"λ {stage.early_frame_weight:g}"
+            f"λ {stage.early_frame_weight:g}, prompts left out {stage.prompt_dropout:g}"
         )
     return lines
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ class Kind:
 
     task: Callable[[], Task]
     data: str
-    stage: type[StageConfig]
+    stage: Callable[..., StageConfig]
     micro_batch_size: int | None = None
     low_precision: bool = True
     most_zero: int = 3
@@ -179,7 +180,7 @@ KINDS = {
             ARConfig(vocabulary=Vocabulary(text=20, video=CODES), hidden=16, intermediate=32,
                      layers=2, heads=2, max_text_tokens=4, max_positions=32), 17
         ),
-        "tokens", ARStageConfig, 2, sequences=True,
+        "tokens", partial(ARStageConfig, prompt_dropout=0.25), 2, sequences=True,
     ),
     "dit": Kind(DiTTask, "pixels", StageConfig, 2),
 }  # fmt: skip

@@ -1,0 +1,80 @@
+"""What the autoregressive task does with a sample's prompt."""
+
+import numpy as np
+import pytest
+import torch
+
+from data_prep.loader import Mix
+from models.autoregressive.vocabulary import Vocabulary
+from ray_jobs.train_autoregressive import ARStageConfig, AutoregressiveTask, NextToken
+from tests.models.autoregressive.conftest import TINY
+
+VOCABULARY: Vocabulary = TINY.vocabulary
+
+
+def sample(number: int, text: list[int]) -> dict:
+    ids = np.random.default_rng(number).integers(VOCABULARY.video, size=(2, 2, 2))
+    return {"clip_id": f"c{number}", "ids": ids, "text_ids": text, "seed": 1_000_003 * number}
+
+
+def stage(prompt_dropout: float) -> ARStageConfig:
+    return ARStageConfig(
+        name="one",
+        steps=1,
+        batch_size=4,
+        data=(Mix(frames=5),),
+        learning_rate=1e-3,
+        prompt_dropout=prompt_dropout,
+    )
+
+
+@pytest.fixture(scope="module")
+def task() -> AutoregressiveTask:
+    return AutoregressiveTask(TINY, early_frames=1)
+
+
+@pytest.fixture(scope="module")
+def model(task: AutoregressiveTask) -> NextToken:
+    torch.manual_seed(0)
+    return task.build()
+
+
+def losses(task: AutoregressiveTask, model: NextToken, share: float, text: list[int]) -> list:
+    """Return the loss of 100 samples, each alone."""
+    with torch.no_grad():
+        return [
+            float(task.loss(model, [sample(number, text)], stage(share))[0])
+            for number in range(100)
+        ]
+
+
+def test_the_share_stated_trains_with_an_empty_prompt(task: AutoregressiveTask, model: NextToken):
+    whole, empty = (losses(task, model, 0, text) for text in ([7, 8, 9], []))
+    assert not set(whole) & set(empty)
+    mixed = losses(task, model, 0.3, [7, 8, 9])
+    left_out = [loss == other for loss, other in zip(mixed, empty, strict=True)]
+    assert 15 <= sum(left_out) <= 45
+    for loss, other, is_out in zip(mixed, whole, left_out, strict=True):
+        assert is_out or loss == other
+    assert losses(task, model, 1, [7, 8, 9]) == empty
+
+
+def test_a_sample_loses_its_prompt_whatever_it_is_batched_with(
+    task: AutoregressiveTask, model: NextToken
+):
+    samples = [sample(number, [7, 8, 9]) for number in range(40)]
+    alone = losses(task, model, 0.3, [7, 8, 9])[:40]
+    with torch.no_grad():
+        for first in range(0, 40, 8):
+            part = slice(first, first + 8)
+            together = float(task.loss(model, samples[part], stage(0.3))[0])
+            assert together == pytest.approx(np.mean(alone[part]), rel=1e-5)
+
+
+def test_validation_leaves_no_prompt_out(task: AutoregressiveTask, model: NextToken):
+    samples = [sample(number, [7, 8, 9]) for number in range(8)]
+    for one in samples:
+        del one["seed"]
+    with torch.no_grad():
+        judged, _ = task.validate(model, samples)
+    assert judged["loss"] == pytest.approx(np.mean(losses(task, model, 0, [7, 8, 9])[:8]), rel=1e-5)
