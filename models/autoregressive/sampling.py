@@ -23,7 +23,7 @@ class Sampling(Section):
     guidance_scale: Annotated[float, Field(ge=0)] = 1.0
     """Classifier-free guidance: logits are u + scale * (c - u), of the prompt (c) and of the empty
     prompt (u). 1 is off and costs nothing; any other value takes a second row for each video. It
-    helps only a model that has seen empty prompts in training. The paper is silent on it."""
+    helps only a model that was trained with `prompt_dropout`. The paper is silent on it."""
 
     @property
     def guided(self) -> bool:
