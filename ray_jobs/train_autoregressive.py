@@ -174,9 +174,10 @@ def plan(config: TrainAutoregressiveConfig) -> list[str]:
     lines = [f"train on {info.counts.get('tokens', 0)} tokens of {config.input[0]}"]
     for stage in config.stages:
         lengths = ", ".join(f"{mix.frames} frames x{mix.weight:g}" for mix in stage.data)
+        empty = f", {stage.prompt_dropout:.0%} without prompt" if stage.prompt_dropout else ""
         lines.append(
             f"stage {stage.name}: {stage.steps} steps of {stage.batch_size} clips, {lengths}, "
-            f"λ {stage.early_frame_weight:g}, prompts left out {stage.prompt_dropout:g}"
+            f"λ {stage.early_frame_weight:g}{empty}"
         )
     return lines
 
