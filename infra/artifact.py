@@ -5,6 +5,7 @@ A job's directory holds its data, ``config.yaml`` (resolved), ``summary.json`` a
 goes on with it, and a rerun of another config into the same place is refused.
 """
 
+import copy
 import hashlib
 import json
 import time
@@ -96,15 +97,19 @@ def fingerprint(kind: str, config: configs.JobConfig) -> str:
     own fingerprint, so that a moved copy is the same input; a file by its name, size and (up to
     64 MiB) bytes; any other directory by the names and sizes below it.
     """
-    tree = configs.as_tree(config)
+    return _fingerprint(kind, configs.as_tree(config), config.input_keys)
+
+
+def _fingerprint(kind: str, tree: dict[str, Any], input_keys: tuple[str, ...]) -> str:
+    tree = copy.deepcopy(tree)
     for key in ("output", *NOT_COUNTED):
         *above, last = key.split(".")
         section = tree
         for name in above:
             section = section.get(name, {})
         section.pop(last, None)
-    for key in config.input_keys:
-        value = tree[key]
+    for key in input_keys:
+        value = tree.get(key)
         if isinstance(value, str):
             tree[key] = _identity(value)
         elif value is not None:
@@ -141,8 +146,9 @@ def begin(kind: str, config: configs.JobConfig) -> Output:
         return output
     if state is State.NEW:
         storage.make_dirs(uri)
-        marked = {"kind": kind, "fingerprint": output.fingerprint}
-        storage.write_json(storage.join(uri, UNFINISHED), marked)
+    # First the marker: with the config alone, one that an older version began would be refused.
+    marked = {"kind": kind, "fingerprint": output.fingerprint}
+    storage.write_json(storage.join(uri, UNFINISHED), marked)
     storage.write_text(storage.join(uri, "config.yaml"), configs.dump(config))
     return output
 
@@ -192,11 +198,41 @@ def _refuse_other(uri: str, was: dict[str, Any], kind: str, config: configs.JobC
         return
     file = storage.join(uri, "config.yaml")
     old = yaml.safe_load(storage.read_text(file)) if storage.exists(file) else None
-    changed = _differences(old, configs.as_tree(config)) if old else ["unknown keys"]
+    changed = ["unknown keys"]
+    if isinstance(old, dict):
+        grown = _grown(old, config)
+        if _is_older(old, grown, was, kind, config):
+            return
+        changed = _differences(grown or old, configs.as_tree(config))
     what = ", ".join(changed) if changed else "the contents of its inputs"
     raise UserError(
         f"output {uri}: made with another config (changed: {what}); "
         "give another output, or remove this one"
+    )
+
+
+def _grown(old: dict[str, Any], config: configs.JobConfig) -> dict[str, Any] | None:
+    """Return a config of another time with all of today's keys; None if it is none today."""
+    try:
+        return configs.as_tree(configs.build(type(config), old))
+    except UserError:
+        return None
+
+
+def _is_older(
+    old: dict[str, Any],
+    grown: dict[str, Any] | None,
+    was: dict[str, Any],
+    kind: str,
+    config: configs.JobConfig,
+) -> bool:
+    """Whether only keys were added since, which `config` leaves at their defaults."""
+    keys, today = config.input_keys, configs.as_tree(config)
+    inputs = {key: today[key] for key in keys if key in old}  # they may have moved
+    return (
+        grown is not None
+        and _fingerprint(kind, {**old, **inputs}, keys) == was.get("fingerprint")
+        and _fingerprint(kind, {**grown, **inputs}, keys) == fingerprint(kind, config)
     )
 
 

@@ -75,6 +75,38 @@ def test_where_a_run_is_tracked_does_not_count(tmp_path: Path):
         artifact.begin("clips", config(tmp_path, run=Run(tracking="elsewhere", steps=2)))
 
 
+class Older(JobConfig):
+    """`Example` before it had `run`."""
+
+    steps: int = 1
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_work_of_a_version_with_fewer_keys_goes_on(tmp_path: Path, done: bool):
+    fields = {"input": (str(tmp_path / "in"),), "output": str(tmp_path / "out")}
+    config(tmp_path)  # makes the input
+    begun = artifact.begin("clips", Older(**fields))
+    if done:
+        artifact.finish(begun, "clips", {}, time.monotonic())
+    (tmp_path / "in").rename(tmp_path / "moved")
+    moved = {"input": (str(tmp_path / "moved"),)}
+    with pytest.raises(UserError, match=r"changed: input, run.steps\)"):
+        artifact.begin("clips", config(tmp_path, run=Run(steps=2), **moved))
+    for _ in range(2):  # what the first leaves behind is gone on with too
+        again = artifact.begin("clips", config(tmp_path, **moved))
+        assert again.state is (State.FINISHED if done else State.RESUMED)
+    storage.write_bytes(str(tmp_path / "moved" / "new.mp4"), b"x")
+    with pytest.raises(UserError, match=r"changed: input|contents of its inputs"):
+        artifact.begin("clips", config(tmp_path, **moved))
+
+
+def test_work_of_a_version_with_more_keys_is_refused(tmp_path: Path):
+    artifact.begin("clips", config(tmp_path))
+    fields = {"input": (str(tmp_path / "in"),), "output": str(tmp_path / "out")}
+    with pytest.raises(UserError, match=r"changed: run\)"):
+        artifact.begin("clips", Older(**fields))
+
+
 def test_files_of_something_else_are_not_written_over(tmp_path: Path):
     storage.write_bytes(str(tmp_path / "out" / "thesis.txt"), b"precious")
     with pytest.raises(UserError, match="something else"):
