@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,8 +40,8 @@ def session(address: str | None = None) -> Iterator[None]:
             Ray starts in this process with all of the machine's cores.
 
     Raises:
-        UserError: no cluster answers at the address, or a root package of another project would
-            be imported in place of ours.
+        UserError: no cluster answers at the address, Ray cannot start here, or a root package of
+            another project would be imported in place of ours.
     """
     check_root_packages()
     if ray.is_initialized():
@@ -48,6 +49,8 @@ def session(address: str | None = None) -> Iterator[None]:
         return
     address = address or os.environ.get("RAY_ADDRESS") or None
     os.environ.update({key: os.environ.get(key, value) for key, value in _QUIET.items()})
+    if address:
+        _check_listens(address)
     inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # `ray job submit` sent the source
     try:
         ray.init(
@@ -58,6 +61,8 @@ def session(address: str | None = None) -> Iterator[None]:
         )
     except ConnectionError as error:
         raise UserError(f"Ray address {address}: {one_line(error)}") from None
+    except Exception as error:  # of any kind; a start that takes over 30 s has no narrower
+        raise UserError(f"Ray did not start: {one_line(error)}") from error
     _hush()
     try:
         check: Any = ray.remote(num_cpus=0)(check_root_packages)
@@ -65,6 +70,17 @@ def session(address: str | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_listens(address: str) -> None:
+    """Refuse at once a ``host:port`` where nobody listens; Ray would ask for ten minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or "://" in address or not port.isdigit():
+        return  # auto, local, or for Ray to judge
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"Ray address {address}: {one_line(error)}") from None
 
 
 def _hush() -> None:

@@ -1,0 +1,53 @@
+"""Ray that can't be had is one line, not a trace."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra import cluster
+from infra.errors import UserError
+
+SESSION = """
+from infra import cluster
+from infra.job import run_and_exit
+
+def work():
+    with cluster.session():
+        print("up")
+
+run_and_exit(work)
+"""
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999", "nobody.invalid:6379"])
+def test_an_address_where_nobody_listens(address: str):
+    with pytest.raises(UserError, match=re.escape(f"Ray address {address}: ")):
+        cluster._check_listens(address)
+
+
+@pytest.mark.parametrize("address", ["auto", "local", "ray://127.0.0.1:1"])
+def test_other_addresses_are_left_to_ray(address: str):
+    cluster._check_listens(address)
+
+
+def test_an_address_where_somebody_listens():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        cluster._check_listens(f"127.0.0.1:{server.getsockname()[1]}")
+
+
+def test_a_session_that_cannot_begin(tmp_path: Path):
+    (tmp_path / "a_file").touch()
+    environment = {**os.environ, "RAY_ADDRESS": "", "RAY_TMPDIR": str(tmp_path / "a_file")}
+    command = [sys.executable, "-c", SESSION]
+    done = subprocess.run(
+        command, cwd=cluster.ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[-1].startswith("error: Ray did not start: [Errno 20]")
+    assert "Traceback" not in done.stderr
