@@ -25,6 +25,11 @@ _QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+_TOKEN_HINT = (
+    "if the cluster asks for a token, as Ray's do by default, set RAY_AUTH_MODE=token and "
+    "RAY_AUTH_TOKEN (or have the token in ~/.ray/auth_token)"
+)
+
 
 def runtime_env() -> dict[str, Any]:
     """Return Ray's runtime environment: this source tree, and quiet libraries."""
@@ -60,7 +65,7 @@ def session(address: str | None = None) -> Iterator[None]:
             log_to_driver=True,
         )
     except ConnectionError as error:
-        raise UserError(f"Ray address {address}: {one_line(error)}") from None
+        raise UserError(f"Ray address {address}: {one_line(error)}; {_TOKEN_HINT}") from None
     except Exception as error:  # of any kind; a start that takes over 30 s has no narrower
         raise UserError(f"Ray did not start: {one_line(error)}") from error
     _hush()
