@@ -66,7 +66,7 @@ def session(address: str | None = None) -> Iterator[None]:
         )
     except ConnectionError as error:
         raise UserError(f"Ray address {address}: {one_line(error)}; {_TOKEN_HINT}") from None
-    except Exception as error:  # of any kind; a start that takes over 30 s has no narrower
+    except Exception as error:  # a start of over 30 s raises a bare one
         raise UserError(f"Ray did not start: {one_line(error)}") from error
     _hush()
     try:

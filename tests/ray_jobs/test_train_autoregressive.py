@@ -5,15 +5,12 @@ import pytest
 import torch
 
 from data_prep.loader import Mix
-from models.autoregressive.vocabulary import Vocabulary
 from ray_jobs.train_autoregressive import ARStageConfig, AutoregressiveTask, NextToken
 from tests.models.autoregressive.conftest import TINY
 
-VOCABULARY: Vocabulary = TINY.vocabulary
-
 
 def sample(number: int, text: list[int]) -> dict:
-    ids = np.random.default_rng(number).integers(VOCABULARY.video, size=(2, 2, 2))
+    ids = np.random.default_rng(number).integers(TINY.vocabulary.video, size=(2, 2, 2))
     return {"clip_id": f"c{number}", "ids": ids, "text_ids": text, "seed": 1_000_003 * number}
 
 
