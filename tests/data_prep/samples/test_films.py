@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_prep import samples
+from data_prep.samples import films
 from infra.errors import UserError
 
 
@@ -41,7 +42,7 @@ def test_other_bytes_are_refused_and_leave_nothing(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.mp4", bytes(10_000_000))
-    film = samples._Film("a.mp4", 100, "0" * 64)
+    film = films._Film("a.mp4", 100, "0" * 64)
     with zipfile.ZipFile(buffer) as archive, pytest.raises(UserError, match="pinned"):
-        samples._extract(archive, film, tmp_path / "a.mp4")
+        films._extract(archive, film, tmp_path / "a.mp4")
     assert list(tmp_path.iterdir()) == []

