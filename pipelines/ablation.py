@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from infra.config import Section
 from infra.errors import UserError
-from ray_jobs.report.charts import AMBER, MUTED, STYLE, TEAL
+from ray_jobs.reporting.charts import AMBER, MUTED, STYLE, TEAL
 
 Figures = Mapping[str, Mapping[int, Mapping[str, float]]]
 """Arm to seed to figure to its value."""

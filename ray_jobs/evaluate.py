@@ -28,9 +28,9 @@ from infra.job import Job, main
 from infra.progress import Progress
 from models.evaluation import motion
 from ray_jobs import video_table
-from ray_jobs.report import build, charts, generated, headline
-from ray_jobs.report.contact_sheet import evenly
-from ray_jobs.report.inputs import Artifact, read_all
+from ray_jobs.reporting import build, charts, generated, headline
+from ray_jobs.reporting.contact_sheet import evenly
+from ray_jobs.reporting.inputs import Artifact, read_all
 
 Measured = tuple[dict[str, Any], list[bytes]]
 """A record of metrics.json, and film strip frames as JPEG."""

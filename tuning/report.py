@@ -16,7 +16,7 @@ from infra import config as configs
 from infra import storage
 from infra.artifact import Output
 from infra.config import JobConfig
-from ray_jobs.report.charts import AMBER, MUTED, STYLE, TEAL
+from ray_jobs.reporting.charts import AMBER, MUTED, STYLE, TEAL
 from tuning.config import SweepConfig
 from tuning.space import Parameter
 

@@ -5,7 +5,7 @@ from infra.config import build
 from infra.errors import UserError
 from infra.job import execute
 from ray_jobs import evaluate
-from tests.ray_jobs.report import synthetic
+from tests.ray_jobs.reporting import synthetic
 
 
 def test_the_plan_names_what_is_read_and_measured(tmp_path):

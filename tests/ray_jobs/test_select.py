@@ -21,8 +21,8 @@ from infra.errors import UserError
 from infra.job import describe, execute
 from ray_jobs import clip_tables, evaluate, tokenize
 from ray_jobs.clip_tables import threshold_report
-from ray_jobs.report import charts, sections
-from ray_jobs.report.inputs import read_all
+from ray_jobs.reporting import charts, sections
+from ray_jobs.reporting.inputs import read_all
 from ray_jobs.select import (
     JOB,
     SelectConfig,
@@ -32,7 +32,7 @@ from ray_jobs.select import (
     select_file,
 )
 from tests.ray_jobs import clip_tables as made
-from tests.ray_jobs.report import synthetic
+from tests.ray_jobs.reporting import synthetic
 
 ANALYSIS = AnalysisConfig(
     filters=FiltersConfig(motion=MotionConfig(min_score=0.9)), thumbnail_width_px=16

@@ -12,10 +12,10 @@ from typing import Any
 from infra import storage
 from infra.errors import UserError
 from ray_jobs import clip_tables
-from ray_jobs.report import charts, contact_sheet
-from ray_jobs.report.charts import Line
-from ray_jobs.report.contact_sheet import KEPT, ClipTable
-from ray_jobs.report.inputs import Artifact
+from ray_jobs.reporting import charts, contact_sheet
+from ray_jobs.reporting.charts import Line
+from ray_jobs.reporting.contact_sheet import KEPT, ClipTable
+from ray_jobs.reporting.inputs import Artifact
 
 Record = Mapping[str, Any]
 MAX_PICTURE_BYTES = 8 << 20

@@ -1,7 +1,7 @@
 import pytest
 
-from ray_jobs.report import contact_sheet
-from tests.ray_jobs.report import synthetic
+from ray_jobs.reporting import contact_sheet
+from tests.ray_jobs.reporting import synthetic
 
 
 @pytest.fixture(scope="module")

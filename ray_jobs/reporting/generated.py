@@ -7,9 +7,9 @@ from itertools import pairwise
 from typing import Any
 
 from infra import storage
-from ray_jobs.report import charts
-from ray_jobs.report.charts import Line
-from ray_jobs.report.inputs import Artifact
+from ray_jobs.reporting import charts
+from ray_jobs.reporting.charts import Line
+from ray_jobs.reporting.inputs import Artifact
 
 MIB = 1 << 20
 PIXELATED_BELOW_PX = 160

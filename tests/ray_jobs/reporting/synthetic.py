@@ -1,6 +1,6 @@
 """Small artifacts of every kind in their real shape, for tests of the report and for a look at it.
 
-`python -m tests.ray_jobs.report.synthetic DIR` writes them below DIR, with a report of them.
+`python -m tests.ray_jobs.reporting.synthetic DIR` writes them below DIR, with a report of them.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ from typing import Any
 
 import jinja2
 
-from ray_jobs.report import generated, sections
-from ray_jobs.report.headline import Figure
-from ray_jobs.report.inputs import Artifact
+from ray_jobs.reporting import generated, sections
+from ray_jobs.reporting.headline import Figure
+from ray_jobs.reporting.inputs import Artifact
 
 TEMPLATE = "template.html.j2"
 PACKAGES = ("ray", "torch", "deepspeed", "pyarrow", "decord", "av", "scenedetect-headless")

@@ -9,9 +9,9 @@ from infra import artifact, storage
 from infra.config import build
 from infra.errors import UserError
 from ray_jobs import evaluate, video_table
-from ray_jobs.report import charts
-from ray_jobs.report.inputs import read_all
-from tests.ray_jobs.report import synthetic
+from ray_jobs.reporting import charts
+from ray_jobs.reporting.inputs import read_all
+from tests.ray_jobs.reporting import synthetic
 
 SECTIONS = ("videos", "clips", "tokenizer", "autoregressive")
 ANCHORS = dict(zip(SECTIONS, ("generated", "data", "tokenizer", "autoregressive"), strict=True))

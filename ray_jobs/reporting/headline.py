@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ray_jobs.report.inputs import Artifact
+from ray_jobs.reporting.inputs import Artifact
 
 PSNR_MARGIN_DB = 4.0
 LATE_LOSS_DB = 1.0

@@ -7,9 +7,9 @@ import pytest
 
 from data_prep.filters import FiltersConfig
 from infra import config
-from ray_jobs.report import contact_sheet, sections
-from ray_jobs.report.inputs import read_all
-from tests.ray_jobs.report import synthetic
+from ray_jobs.reporting import contact_sheet, sections
+from ray_jobs.reporting.inputs import read_all
+from tests.ray_jobs.reporting import synthetic
 
 
 @pytest.fixture(scope="module")
