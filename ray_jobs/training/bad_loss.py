@@ -1,11 +1,11 @@
-"""Losses that a run's policy does not let pass, and the steps that are passed over for them."""
+"""Detection of bad losses (NaN, infinite, spikes), and the steps skipped for them."""
 
 import math
 import statistics
 
 from infra import storage
 from infra.progress import say
-from ray_jobs.training.checkpoints import Place
+from ray_jobs.training.checkpoints import TrainState
 from ray_jobs.training.config import BadLossConfig
 from ray_jobs.training.ranks import any_rank
 
@@ -21,24 +21,24 @@ class BadLoss(Exception):
         self.step, self.reason = step, reason
 
 
-def check(loss: float, stage: str, place: Place, policy: BadLossConfig) -> None:
-    """Raise BadLoss for a loss that is not finite or spikes; else `place` takes it in.
+def check(loss: float, stage: str, train_state: TrainState, policy: BadLossConfig) -> None:
+    """Raise BadLoss for a loss that is not finite or a spike; else add it to the recent losses.
 
     Args:
         loss: the mean over all ranks, so that they all raise or none does.
         stage: the stage's name.
-        place: where the run is, the step not yet counted.
+        train_state: where the run is, the step not yet counted.
         policy: what is bad.
     """
-    where = f"the loss of step {place.step + 1} (stage {stage})"
+    where = f"the loss of step {train_state.step + 1} (stage {stage})"
     if not math.isfinite(loss):
-        raise BadLoss(place.step, f"{where} is not finite")
-    if policy.spike_ratio and len(place.losses) == policy.spike_window:
-        usual = statistics.median(place.losses)
+        raise BadLoss(train_state.step, f"{where} is not finite")
+    if policy.spike_ratio and len(train_state.losses) == policy.spike_window:
+        usual = statistics.median(train_state.losses)
         if loss > policy.spike_ratio * usual:
             times = f"{loss / usual:.1f} times the usual {usual:.4g}"
-            raise BadLoss(place.step, f"{where} is {loss:.4g}, {times}")
-    place.losses = [*place.losses, loss][-policy.spike_window :]
+            raise BadLoss(train_state.step, f"{where} is {loss:.4g}, {times}")
+    train_state.losses = [*train_state.losses, loss][-policy.spike_window :]
 
 
 class Skipped:

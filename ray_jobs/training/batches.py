@@ -1,4 +1,4 @@
-"""Which samples a worker of a run reads, and what a stage is judged on."""
+"""Training batches of each worker, and held-out samples for validation."""
 
 import contextlib
 from collections import deque

@@ -1,4 +1,4 @@
-"""Saving and restoring a DeepSpeed engine, with the place in the run.
+"""Checkpoints: saving and restoring a DeepSpeed engine, with the state of the training run.
 
 Loading never runs code from a file: torch is told to read tensors and plain values only, and the
 few classes that DeepSpeed itself puts into its files are named one by one. Each rank writes the
@@ -25,23 +25,23 @@ from infra.errors import one_line
 from ray_jobs.training.ema import Ema
 
 _TAG = "state"
-_PLACE = "place.json"
+_TRAIN_STATE = "train_state.json"
 _DIGESTS = "sha256-{rank}.json"
 _EMA = "ema-{rank}.safetensors"
 _DEEPSPEED_CLASSES = [LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]
 
 
 @dataclass(frozen=True)
-class Owed:
-    """A validation whose figures are not in the log yet."""
+class PendingValidation:
+    """An asynchronous validation whose figures are not in the log yet."""
 
     step: int
     stage: int
 
 
 @dataclass
-class Place:
-    """Where a run is: what a checkpoint knows beside the engine's own state."""
+class TrainState:
+    """Position of a run: what a checkpoint holds in addition to the engine's own state."""
 
     stage: int = 0
     """Number of the current stage, from 0."""
@@ -56,11 +56,15 @@ class Place:
     """The lines of ``metrics.jsonl`` up to here."""
     losses: list[float] = field(default_factory=list)
     """Of the last steps, newest last: what a spike is measured against."""
-    owed: Owed | None = None
+    pending: PendingValidation | None = None
 
 
 def save(
-    engine: deepspeed.DeepSpeedEngine, ema: Ema | None, place: Place, folder: str, rank: int
+    engine: deepspeed.DeepSpeedEngine,
+    ema: Ema | None,
+    train_state: TrainState,
+    folder: str,
+    rank: int,
 ) -> None:
     """Write this rank's part of a checkpoint into a local folder (every rank calls this)."""
     engine.save_checkpoint(folder, tag=_TAG)
@@ -70,24 +74,24 @@ def save(
     for script in root.glob("*.py"):  # DeepSpeed adds conversion scripts; a checkpoint is data
         script.unlink()
     if rank == 0:
-        (root / _PLACE).write_text(json.dumps(asdict(place)))
+        (root / _TRAIN_STATE).write_text(json.dumps(asdict(train_state)))
     files = sorted(file for file in root.rglob("*") if file.is_file())
     digests = {str(file.relative_to(root)): _digest(file) for file in files}
     (root / _DIGESTS.format(rank=rank)).write_text(json.dumps(digests))
 
 
-def read_place(folder: str) -> Place:
+def read_train_state(folder: str) -> TrainState:
     """Return where the run was when the checkpoint in `folder` was written."""
-    place = Place(**json.loads(Path(folder, _PLACE).read_text()))
-    if isinstance(place.owed, dict):
-        place.owed = Owed(**place.owed)
-    return place
+    train_state = TrainState(**json.loads(Path(folder, _TRAIN_STATE).read_text()))
+    if isinstance(train_state.pending, dict):
+        train_state.pending = PendingValidation(**train_state.pending)
+    return train_state
 
 
 def problem(folder: str, rank: int, workers: int) -> str | None:
     """Return what is wrong with a checkpoint, or None; each rank reads a share of the files."""
     try:
-        wrote = read_place(folder).workers
+        wrote = read_train_state(folder).workers
         for writer in range(rank, wrote, workers):
             digests = json.loads(Path(folder, _DIGESTS.format(rank=writer)).read_text())
             for name, digest in digests.items():

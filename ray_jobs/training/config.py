@@ -1,4 +1,4 @@
-"""The settings of a training run, and DeepSpeed's own dict made from them."""
+"""Training settings, and the DeepSpeed config made from them."""
 
 import math
 import os
@@ -44,7 +44,7 @@ class StageConfig(Section):
 
 
 class DeepSpeedConfig(Section):
-    """What of DeepSpeed a run uses."""
+    """DeepSpeed settings."""
 
     zero_stage: Literal[0, 1, 2, 3] = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -130,15 +130,15 @@ class TrackingConfig(Section):
     wandb: WandbConfig | None = None
 
 
-class BesideConfig(Section):
-    """What a validation beside the training asks of the cluster, on top of ``resources``."""
+class AsyncValidationConfig(Section):
+    """Resources of asynchronous validation, in addition to ``resources``."""
 
     cpus: Annotated[float, Field(gt=0)] = 1
     gpus: Annotated[float, Field(ge=0)] = 0
 
 
 class RunConfig(Section):
-    """How a run is watched, kept and saved."""
+    """Settings that all stages of a run share."""
 
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -162,12 +162,12 @@ class RunConfig(Section):
     validate_every_steps: Annotated[int, Field(ge=1)] = 1000
     validation_windows: Annotated[int, Field(ge=1)] = 64
     """Held-out windows to judge on, of each length that the stage trains on."""
-    validation_beside: BesideConfig | None = None
-    """Judge in a Ray task while training goes on; None: in the workers, which wait."""
+    validation_async: AsyncValidationConfig | None = None
+    """Validate in a Ray task while training goes on; None: in the workers, which wait."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """How often lost workers are started again from the last checkpoint."""
     min_workers: Annotated[int, Field(ge=1)] | None = None
-    """Go on with as few workers while the cluster cannot give ``resources.workers``; ZeRO 0 only.
+    """Train with as few workers while the cluster cannot give ``resources.workers``; ZeRO 0 only.
     None: wait until it can."""
     peak_tflops: Annotated[float, Field(gt=0)] | None = None
     """Of one worker's device, for the share of it that is used (``mfu``); None: known GPUs' own."""

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, shared out among the ranks as the optimizer is."""
+"""Exponential moving average of the weights, partitioned over ranks as the optimizer is."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Start a staged run on Ray Train and wait for it."""
+"""Launcher of a staged training run on Ray Train."""
 
 import errno
 import math
@@ -24,15 +24,15 @@ from infra import storage
 from infra.artifact import Output
 from infra.config import JobConfig, Resources, as_tree
 from infra.errors import UserError
+from ray_jobs.training import checkpoint_index
 from ray_jobs.training import config as settings
-from ray_jobs.training import kept
-from ray_jobs.training.abilities import (
+from ray_jobs.training.bad_loss import SKIPPED, STOPPED
+from ray_jobs.training.batches import held_out
+from ray_jobs.training.capabilities import (
     compile_blocks,
     recompute_activations,
     sequence_sharing,
 )
-from ray_jobs.training.bad_loss import SKIPPED, STOPPED
-from ray_jobs.training.batches import held_out
 from ray_jobs.training.loop import Work, train
 from ray_jobs.training.optimizer import matches, parameter_groups
 from ray_jobs.training.task import Task
@@ -109,7 +109,7 @@ def launch(
             a length that the shards do not have, or the loss became infinite or NaN.
     """
     resources = job.resources
-    _check_free(resources, run.min_workers or resources.workers, run.validation_beside)
+    _check_free(resources, run.min_workers or resources.workers, run.validation_async)
     _check_data(job.input[0], stages)
     _check_workers(output, resources.workers, run.deepspeed.zero_stage)
     work = Work(
@@ -143,7 +143,7 @@ def launch(
             },
         ),
         run_config=RunConfig(
-            name=kept.FOLDER,
+            name=checkpoint_index.FOLDER,
             storage_path=path,
             storage_filesystem=filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=run.keep_checkpoints),
@@ -151,7 +151,7 @@ def launch(
             callbacks=_reporting(),
         ),
     )
-    kept.drop_unusable_record(output.uri)
+    checkpoint_index.drop_unusable_record(output.uri)
     try:
         trainer.fit()
     except TrainingFailedError as error:
@@ -170,7 +170,7 @@ def launch(
 
 
 def _reporting() -> list[UserCallback]:
-    """Tell Ray Tune what validation says, where this runs in one of its trials."""
+    """Report validation figures to Ray Tune when the run is one of its trials."""
     try:
         return [_ToTune()]
     except RuntimeError:
@@ -196,7 +196,7 @@ def _check_workers(output: Output, workers: int, zero_stage: int) -> None:
     """Refuse another worker count where each rank keeps a part of the optimizer's state."""
     if not zero_stage:
         return
-    wrote = kept.workers_of_newest(output.uri) or workers
+    wrote = checkpoint_index.workers_of_newest(output.uri) or workers
     if wrote != workers:
         raise UserError(
             f"resources.workers {workers}: the checkpoints at {output.uri} are of {wrote} workers, "
@@ -216,15 +216,17 @@ def _raise_if_stopped(output: Output) -> None:
         )
 
 
-def _check_free(resources: Resources, workers: int, beside: settings.BesideConfig | None) -> None:
+def _check_free(
+    resources: Resources, workers: int, validation: settings.AsyncValidationConfig | None
+) -> None:
     there = ray.cluster_resources()
-    for name, each, judge in (
-        ("CPU", resources.cpus_per_worker, beside.cpus if beside else 0),
-        ("GPU", resources.gpus_per_worker, beside.gpus if beside else 0),
+    for name, each, extra in (
+        ("CPU", resources.cpus_per_worker, validation.cpus if validation else 0),
+        ("GPU", resources.gpus_per_worker, validation.gpus if validation else 0),
     ):
-        wanted = each * workers + judge
+        wanted = each * workers + extra
         if wanted > there.get(name, 0):
-            also = f" and a validation beside them of {judge:g}" if judge else ""
+            also = f" plus {extra:g} {name} for asynchronous validation" if extra else ""
             raise UserError(
                 f"resources: {workers} workers of {each:g} {name}{also} need {wanted:g}; "
                 f"the cluster has {there.get(name, 0):g}"

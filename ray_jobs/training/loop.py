@@ -19,10 +19,10 @@ from data_prep.sampling import TRAIN
 from infra import storage
 from infra.progress import Progress, say
 from infra.seeding import derive
-from ray_jobs.training import bad_loss, batches, checkpoints, kept, telemetry, zero
-from ray_jobs.training.abilities import compile_blocks, recompute_activations, sequence_sharing
+from ray_jobs.training import bad_loss, batches, checkpoint_index, checkpoints, telemetry, zero
 from ray_jobs.training.bad_loss import BadLoss, Skipped
-from ray_jobs.training.checkpoints import Place
+from ray_jobs.training.capabilities import compile_blocks, recompute_activations, sequence_sharing
+from ray_jobs.training.checkpoints import TrainState
 from ray_jobs.training.config import RunConfig, StageConfig, deepspeed_dict
 from ray_jobs.training.ema import Ema
 from ray_jobs.training.optimizer import adamw, matches
@@ -62,10 +62,10 @@ def train(settings: dict[str, Any]) -> None:
     sharing = sequence_group(work.run.deepspeed.sequence_parallel)
     while True:
         with _last_whole(work.output, rank, workers) as folder:
-            place = checkpoints.read_place(folder) if folder else Place()
-            place.workers = workers
+            train_state = checkpoints.read_train_state(folder) if folder else TrainState()
+            train_state.workers = workers
             try:
-                _Run(work, rank, workers, place, skipped.steps, sharing).all_stages(folder)
+                _Run(work, rank, workers, train_state, skipped.steps, sharing).all_stages(folder)
                 return
             except BadLoss as bad:
                 if not skipped.add(bad):
@@ -75,7 +75,7 @@ def train(settings: dict[str, Any]) -> None:
 @contextlib.contextmanager
 def _last_whole(output: str, rank: int, workers: int) -> Iterator[str | None]:
     """Yield a folder with the newest checkpoint that all ranks find whole; None without one."""
-    for checkpoint in kept.newest_first(output):
+    for checkpoint in checkpoint_index.newest_first(output):
         with checkpoint.as_directory() as folder:
             found = checkpoints.problem(folder, rank, workers)
             if found is not None:
@@ -106,24 +106,24 @@ class _Run:
         work: Work,
         rank: int,
         workers: int,
-        place: Place,
+        train_state: TrainState,
         skipped: dict[int, str],
         sharing: dist.ProcessGroup | None = None,
     ) -> None:
-        self.work, self.rank, self.workers, self.place = work, rank, workers, place
+        self.work, self.rank, self.workers, self.train_state = work, rank, workers, train_state
         self.skipped = skipped
         self.sharing = sharing  # with whom this rank shares sequences
         size = work.run.deepspeed.sequence_parallel
         self.group, self.groups = rank // size, workers // size  # a group reads the same samples
         self.flops: dict[tuple[int, ...], float] = {}  # of one sample, by its shape
         self.telemetry = self._open_log() if rank == 0 else None
-        self.validation = Validation(work, rank, place, self.telemetry)
+        self.validation = Validation(work, rank, train_state, self.telemetry)
 
     def _open_log(self) -> telemetry.Telemetry:
         output, tracked = self.work.output, self.work.tracked
         services = trackers(self.work.run.tracking, tracked) if tracked is not None else []
         sinks = [Lines(output), TensorBoard(output), Prometheus(output), *services]
-        return telemetry.Telemetry(self.place.records, sinks)
+        return telemetry.Telemetry(self.train_state.records, sinks)
 
     def all_stages(self, checkpoint: str | None) -> None:
         finished = False
@@ -138,10 +138,14 @@ class _Run:
     def _stages(self, checkpoint: str | None) -> None:
         state: dict[str, torch.Tensor] | None = None
         for number, stage in enumerate(self.work.stages):
-            if number < self.place.stage:
+            if number < self.train_state.stage:
                 continue
-            if number > self.place.stage:
-                self.place.stage, self.place.stage_step, self.place.losses = number, 0, []
+            if number > self.train_state.stage:
+                self.train_state.stage, self.train_state.stage_step, self.train_state.losses = (
+                    number,
+                    0,
+                    [],
+                )
             engine = self._engine(self._model(stage, state, checkpoint), stage)
             try:
                 if checkpoint is not None:
@@ -194,21 +198,21 @@ class _Run:
         return Engine(engine, optimizer, ema)
 
     def _stage(self, engine: Engine, stage: StageConfig) -> None:
-        work, place, run = self.work, self.place, self.work.run
+        work, train_state, run = self.work, self.train_state, self.work.run
         seed = derive(work.seed, "stage", stage.name)
         loader = Loader(work.data, TRAIN, stage.data, stage.steps, stage.batch_size, seed)
         self.validation.begin_stage(stage)
-        bar = Progress(stage.steps, stage.name, "steps", done=place.stage_step)
+        bar = Progress(stage.steps, stage.name, "steps", done=train_state.stage_step)
         with ThreadPoolExecutor(1) as ahead, bar if self.rank == 0 else contextlib.nullcontext():
             coming = batches.prefetched(
-                ahead, loader, range(place.stage_step, stage.steps), self.group, self.groups,
+                ahead, loader, range(train_state.stage_step, stage.steps), self.group, self.groups,
                 run.prefetch_batches,
             )  # fmt: skip
             engine.module.train()
             window = telemetry.Window()
             for samples in coming:
                 window.waited()
-                skipped = self.skipped.get(place.step)
+                skipped = self.skipped.get(train_state.step)
                 if skipped is None:
                     flops = self._count(engine, stage, samples)
                     loss, metrics, units = self._step(engine, stage, samples)
@@ -216,20 +220,20 @@ class _Run:
                     self._check(loss, stage.name)
                 elif self.telemetry is not None:
                     self.telemetry.write(
-                        {"step": place.step + 1, "stage": stage.name, "split": "skipped",
+                        {"step": train_state.step + 1, "stage": stage.name, "split": "skipped",
                          "reason": skipped}
                     )  # fmt: skip
-                place.stage_step += 1
-                place.step += 1
-                last = place.stage_step == stage.steps
-                if (last or place.stage_step % run.log_every_steps == 0) and window.steps:
+                train_state.stage_step += 1
+                train_state.step += 1
+                last = train_state.stage_step == stage.steps
+                if (last or train_state.stage_step % run.log_every_steps == 0) and window.steps:
                     self._log(engine.deepspeed, stage, window.close(self.workers, self.groups))
                 if self.rank == 0:
                     bar.advance(note=f"loss {window.last_loss:.4f}" if window.last_loss else "")
                 self.validation.take()
-                if last or place.stage_step % run.validate_every_steps == 0:
+                if last or train_state.stage_step % run.validate_every_steps == 0:
                     self.validation.due(engine)
-                if last or place.stage_step % run.checkpoint_every_steps == 0:
+                if last or train_state.stage_step % run.checkpoint_every_steps == 0:
                     self._checkpoint(engine)
                 window.restart_clock()
 
@@ -237,9 +241,9 @@ class _Run:
         self, engine: Engine, stage: StageConfig, samples: list[Sample]
     ) -> tuple[float, dict[str, float], int]:
         # All randomness of a step comes from its number, so there is no generator state to save.
-        torch.manual_seed(derive(self.work.seed, "step", self.place.step, self.group))
+        torch.manual_seed(derive(self.work.seed, "step", self.train_state.step, self.group))
         micro = stage.micro_batch_size or len(samples)
-        rate = stage.learning_rate_at(self.place.stage_step)
+        rate = stage.learning_rate_at(self.train_state.stage_step)
         for group in engine.optimizer.param_groups:
             group["lr"] = rate * group["multiple"]
         total, sums, units = 0.0, {}, 0
@@ -273,7 +277,9 @@ class _Run:
     def _check(self, loss: float, stage: str) -> None:
         """Raise BadLoss on all ranks together, before a checkpoint keeps what the step has done."""
         try:
-            bad_loss.check(mean_over_ranks([loss])[0], stage, self.place, self.work.run.bad_loss)
+            bad_loss.check(
+                mean_over_ranks([loss])[0], stage, self.train_state, self.work.run.bad_loss
+            )
         except BadLoss:
             if self.telemetry is not None:
                 self.telemetry.flush()
@@ -282,34 +288,34 @@ class _Run:
     def _log(
         self, engine: deepspeed.DeepSpeedEngine, stage: StageConfig, figures: telemetry.Figures
     ) -> None:
-        self.place.seconds += figures.seconds
+        self.train_state.seconds += figures.seconds
         if self.telemetry is None:
             return
         self.telemetry.write(
             {
-                "step": self.place.step,
+                "step": self.train_state.step,
                 "stage": stage.name,
                 "split": TRAIN,
                 "loss": figures.loss,
                 **figures.metrics,
-                "learning_rate": stage.learning_rate_at(self.place.stage_step - 1),
+                "learning_rate": stage.learning_rate_at(self.train_state.stage_step - 1),
                 **_grad_norm(engine),
                 f"{self.work.task.unit}_per_second": round(figures.units / figures.seconds, 1),
                 "data_wait": round(figures.waited / figures.seconds, 4),
                 **telemetry.speed(figures, self.workers, self.work.run.peak_tflops),
                 **telemetry.memory(),
-                "seconds": round(self.place.seconds, 2),
+                "seconds": round(self.train_state.seconds, 2),
             }
         )
 
     def _checkpoint(self, engine: Engine) -> None:
-        last = self.place.step == sum(stage.steps for stage in self.work.stages)
+        last = self.train_state.step == sum(stage.steps for stage in self.work.stages)
         self.validation.take(wait=last)
         if self.telemetry is not None:
-            self.place.records = self.telemetry.flush()
+            self.train_state.records = self.telemetry.flush()
         folder = tempfile.mkdtemp(prefix="longtake-")
         self.validation.save(folder)
-        checkpoints.save(engine.deepspeed, engine.ema, self.place, folder, self.rank)
+        checkpoints.save(engine.deepspeed, engine.ema, self.train_state, folder, self.rank)
         ray.train.report(
             self.validation.report(),
             checkpoint=ray.train.Checkpoint.from_directory(folder),
@@ -334,9 +340,9 @@ class _Run:
         parameters = dict(engine.module.named_parameters())
         summary = {
             "parameters": sum(state[name].numel() for name in parameters),
-            "steps": self.place.step,
+            "steps": self.train_state.step,
             "skipped_steps": len(self.skipped),
-            "training_seconds": round(self.place.seconds, 1),
+            "training_seconds": round(self.train_state.seconds, 1),
             "validation": judged.figures,
         }
         storage.write_json(storage.join(work.output, "training.json"), summary)

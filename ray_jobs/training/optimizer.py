@@ -1,4 +1,4 @@
-"""AdamW, with a learning rate of its own for parameters that ask for one."""
+"""AdamW with learning-rate multiples by parameter name."""
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase

@@ -1,4 +1,4 @@
-"""Pictures that a run saves: frames beside their reconstructions."""
+"""Picture grids of validation: frames above their reconstructions."""
 
 import io
 

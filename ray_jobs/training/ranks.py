@@ -1,4 +1,4 @@
-"""What all ranks of a run agree on; every rank calls these, at the same time."""
+"""Collectives that all ranks of a run call at the same time."""
 
 import torch
 import torch.distributed as dist

@@ -1,4 +1,4 @@
-"""Where the log of a run goes: the files of its artifact, and TensorBoard."""
+"""Sinks of the training log: files of the artifact, TensorBoard and Prometheus."""
 
 import json
 import tempfile

@@ -1,4 +1,4 @@
-"""What differs between the models that the engine trains."""
+"""Task protocol: what differs between the models that the engine trains."""
 
 from typing import Any, Protocol
 

@@ -1,4 +1,4 @@
-"""What a run says of itself: the lines of its log, and their way to every sink."""
+"""Training log: records, and how they reach every sink."""
 
 import bisect
 import resource
@@ -52,11 +52,11 @@ class Window:
         self._clock = time.perf_counter()
 
     def waited(self) -> None:
-        """Say that a batch has come."""
+        """Stop the data-wait clock: a batch has arrived."""
         self._waited += time.perf_counter() - self._clock
 
     def stepped(self, loss: float, metrics: dict[str, float], units: int, flops: float) -> None:
-        """Say that a step is done: its loss, what it read, and what it computed on this worker."""
+        """Record a finished step: its loss, metrics, units read and operations of this worker."""
         self.last_loss = loss
         self._losses.append(loss)
         for key, value in metrics.items():

@@ -1,4 +1,4 @@
-"""The weights behind a DeepSpeed engine, whichever ZeRO stage and precision shares them out."""
+"""Full weights behind a DeepSpeed engine, for every ZeRO stage and precision."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,9 +35,9 @@ def _full(parameter: nn.Parameter) -> Tensor:
 
 
 def fill(engine: deepspeed.DeepSpeedEngine, state: dict[str, Tensor]) -> None:
-    """Let passes go through whole weights (every rank calls this with the same).
+    """Load full weights for inference; optimizer state is untouched (every rank passes the same).
 
-    For the end of a run: the optimizer's tensors stay as they are, and a step would undo it.
+    For the end of a run: the next optimizer step would undo it.
     """
     for name, parameter in cast(nn.Module, engine.module).named_parameters():
         shared = hasattr(parameter, "ds_id")

@@ -21,9 +21,9 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 SIGNS = {
     "prepare": "prepare/unfinished.json",
     "pixels": "pixels/pixels/part-*.parquet",
-    "tokenizer": "tokenizer/checkpoints/*/place.json",
+    "tokenizer": "tokenizer/checkpoints/*/train_state.json",
     "tokens": "tokens/unfinished.json",
-    "autoregressive": "autoregressive/checkpoints/*/place.json",
+    "autoregressive": "autoregressive/checkpoints/*/train_state.json",
     "generate": "generate/unfinished.json",
     "upscale": "upscale/unfinished.json",
     "report": "report/unfinished.json",

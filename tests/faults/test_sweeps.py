@@ -67,7 +67,9 @@ def run_until(arguments: list[str], log: Path, done: Callable[[], bool]) -> subp
 
 
 def second_trial_is_under_way(output: Path) -> bool:
-    checkpoints = {file.parts[-4] for file in output.glob("trials/*/checkpoints/*/place.json")}
+    checkpoints = {
+        file.parts[-4] for file in output.glob("trials/*/checkpoints/*/train_state.json")
+    }
     return len(list(output.glob("records/*.json"))) == 1 and len(checkpoints) == 2
 
 

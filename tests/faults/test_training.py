@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from infra.errors import UserError
-from ray_jobs.training import kept
+from ray_jobs.training import checkpoint_index
 from ray_jobs.training.config import DeepSpeedConfig
 from tests.ray_jobs.training import runs
 
@@ -98,7 +98,7 @@ def test_a_killed_driver(straight: Any, data: dict[str, str], tmp_path: Path, ki
                str(output), "2", str(zero)]  # fmt: skip
     with log.open("ab") as sink:  # not a pipe: Ray's processes outlive a killed driver
         driver = subprocess.Popen(command, cwd=ROOT, stdout=sink, stderr=sink)
-        while not list(output.glob("checkpoints/*/place.json")):
+        while not list(output.glob("checkpoints/*/train_state.json")):
             assert driver.poll() is None, log.read_text()[-4000:]
             time.sleep(0.05)
         os.kill(driver.pid, signal.SIGKILL)
@@ -110,7 +110,7 @@ def test_a_killed_driver(straight: Any, data: dict[str, str], tmp_path: Path, ki
 
 def count_checkpoints(output: Path) -> int:
     """A run that began anew, in place of going on, has written one of them twice."""
-    return len(list(output.glob("checkpoints/*/place.json")))
+    return len(list(output.glob("checkpoints/*/train_state.json")))
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk(straight: Any, data: dict[str, str], disk: Path):
     expected = straight("autoregressive", 1, 0)
-    checkpoint = next(expected.glob("checkpoints/*/place.json")).parent
+    checkpoint = next(expected.glob("checkpoints/*/train_state.json")).parent
     needs = sum(file.stat().st_size for file in checkpoint.rglob("*"))
     free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
     filler, output = disk / "filler", disk / "out"
@@ -148,9 +148,9 @@ def test_a_lost_record_of_checkpoints(
     expected, output = straight("autoregressive", 1, 0), tmp_path / "out"
     shutil.copytree(expected, output)
     (output / "model.safetensors").unlink()
-    shutil.rmtree(max(output.glob("checkpoints/*/place.json")).parent)
+    shutil.rmtree(max(output.glob("checkpoints/*/train_state.json")).parent)
     if record is not None:
-        (output / "checkpoints" / kept.RECORD).write_text(record)
+        (output / "checkpoints" / checkpoint_index.RECORD).write_text(record)
     train("autoregressive", data, output, 1, 0)
     assert_same(output, expected)
     assert count_checkpoints(output) == count_checkpoints(expected)

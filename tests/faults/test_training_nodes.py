@@ -39,20 +39,20 @@ def start(cluster: Cluster, data: dict[str, str], output: Path) -> subprocess.Po
         return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
 
 
-def said(output: Path) -> str:
+def log_tail(output: Path) -> str:
     return output.with_suffix(".log").read_text(errors="replace")[-4000:]
 
 
 def test_a_lost_node(cluster: Cluster, tmp_path: Path):
     data = runs.write_data(tmp_path)
     straight, output = tmp_path / "straight", tmp_path / "out"
-    assert start(cluster, data, straight).wait() == 0, said(straight)
+    assert start(cluster, data, straight).wait() == 0, log_tail(straight)
     driver = start(cluster, data, output)
-    while not list(output.glob("checkpoints/*/place.json")):
-        assert driver.poll() is None, said(output)
+    while not list(output.glob("checkpoints/*/train_state.json")):
+        assert driver.poll() is None, log_tail(output)
         time.sleep(0.05)
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
     assert not (output / "model.safetensors").exists()
     cluster.add_node(num_cpus=1)
-    assert driver.wait() == 0, said(output)
+    assert driver.wait() == 0, log_tail(output)
     assert_same(output, straight)

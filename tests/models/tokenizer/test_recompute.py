@@ -3,7 +3,7 @@
 import torch
 
 from models.tokenizer import VideoTokenizer
-from ray_jobs.training.abilities import recompute_activations
+from ray_jobs.training.capabilities import recompute_activations
 from tests.models.tokenizer.test_model import clip, tokenizer
 
 

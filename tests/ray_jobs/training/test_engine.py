@@ -98,7 +98,7 @@ def stop_at_step_5(settings_: dict) -> None:
 
     class Killed(loop._Run):
         def _step(self, *args):
-            if self.place.step == 5:
+            if self.train_state.step == 5:
                 raise SystemError("killed here")
             return super()._step(*args)
 
@@ -112,7 +112,7 @@ def nan_at_step_3_on_one_rank(settings_: dict) -> None:
     class Diverging(loop._Run):
         def _step(self, *args):
             loss, metrics, units = super()._step(*args)
-            bad = self.rank == 1 and self.place.step == 3
+            bad = self.rank == 1 and self.train_state.step == 3
             return (float("nan") if bad else loss), metrics, units
 
     loop._Run = Diverging
@@ -166,22 +166,22 @@ def test_a_killed_run_goes_on_to_the_bit(straight: Path, killed: Path, pixels: s
     assert run.data.params["stages.1.learning_rate"] == "0.001"
 
 
-def test_a_validation_beside_the_training_says_the_same(
+def test_asynchronous_validation_gives_the_same_figures(
     straight: Path, pixels: str, tmp_path: Path
 ):
-    beside = settings(pixels, tmp_path / "out", validation_beside={"cpus": 1})
-    execute(train_tokenizer.JOB, beside)
+    asynchronous = settings(pixels, tmp_path / "out", validation_async={"cpus": 1})
+    execute(train_tokenizer.JOB, asynchronous)
     lines = runs.log(straight)
     assert [line["step"] for line in lines if line["split"] == "validation"] == [3, 6]
     runs.assert_same_log(tmp_path / "out", straight)
 
 
-@pytest.mark.parametrize("beside", [None, {"cpus": 1}])
+@pytest.mark.parametrize("asynchronous", [None, {"cpus": 1}])
 def test_the_average_is_the_model_and_is_judged(
-    straight: Path, pixels: str, tmp_path: Path, beside: dict[str, Any] | None
+    straight: Path, pixels: str, tmp_path: Path, asynchronous: dict[str, Any] | None
 ):
     output = tmp_path / "out"
-    averaged = settings(pixels, output, ema_decay=0.5, validation_beside=beside)
+    averaged = settings(pixels, output, ema_decay=0.5, validation_async=asynchronous)
     execute(train_tokenizer.JOB, averaged)
     trained, last = weights.load_state(straight), weights.load_state(output / "last")
     average = weights.load_state(output)
@@ -227,7 +227,7 @@ def test_a_loss_that_is_not_finite_stops_all_ranks(
     assert not (tmp_path / "out" / "model.safetensors").exists()
     steps = [
         json.loads(file.read_text())["step"]
-        for file in (tmp_path / "out").glob("checkpoints/*/place.json")
+        for file in (tmp_path / "out").glob("checkpoints/*/train_state.json")
     ]
     assert sorted(steps) == [2, 3]
 

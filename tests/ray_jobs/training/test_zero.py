@@ -73,12 +73,12 @@ def test_every_stage_trains_the_same(trained: Path, kind: str, name: str) -> Non
 
 
 @pytest.mark.parametrize(("kind", "name"), cases())
-def test_a_validation_beside_the_training_says_the_same(
+def test_asynchronous_validation_gives_the_same_figures(
     trained: Path, kind: str, name: str
 ) -> None:
     judged = json.loads((trained / f"{kind}-{name}-judged.json").read_text())
-    for inline, beside in judged.values():
-        assert beside == pytest.approx(inline, rel=1e-4 if "bf16" in name else 0, abs=0)
+    for inline, asynchronous in judged.values():
+        assert asynchronous == pytest.approx(inline, rel=1e-4 if "bf16" in name else 0, abs=0)
     assert judged["last"] != judged["average"]
 
 

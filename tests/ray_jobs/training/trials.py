@@ -17,9 +17,9 @@ from safetensors.torch import save, save_file
 
 from data_prep.loader import Loader, Mix
 from ray_jobs.training import batches, checkpoints, zero
-from ray_jobs.training.beside import judge
-from ray_jobs.training.config import BesideConfig, DeepSpeedConfig, RunConfig
-from ray_jobs.training.loop import Engine, Place, Work, _Run
+from ray_jobs.training.async_validation import judge
+from ray_jobs.training.config import AsyncValidationConfig, DeepSpeedConfig, RunConfig
+from ray_jobs.training.loop import Engine, TrainState, Work, _Run
 from ray_jobs.training.ranks import sequence_group
 from tests.ray_jobs.training import runs
 
@@ -51,8 +51,12 @@ class Trial:
         self.loader = Loader(data[made.data], "train", self.stage.data, STEPS, 4, 0)
 
     def begin(self, checkpoint: str | None = None) -> tuple[_Run, Engine]:
-        place = checkpoints.read_place(checkpoint) if checkpoint else Place(workers=self.ranks)
-        run = _Run(self.work, self.rank, self.ranks, place, {}, self.sharing)
+        train_state = (
+            checkpoints.read_train_state(checkpoint)
+            if checkpoint
+            else TrainState(workers=self.ranks)
+        )
+        run = _Run(self.work, self.rank, self.ranks, train_state, {}, self.sharing)
         run.telemetry = None
         engine = run._engine(run._model(self.stage, None, checkpoint), self.stage)
         if checkpoint:
@@ -62,11 +66,11 @@ class Trial:
 
     def steps(self, run: _Run, engine: Engine, until: int) -> list[float]:
         losses = []
-        while run.place.step < until:
-            samples = batches.batch(self.loader, run.place.step, run.group, run.groups)
+        while run.train_state.step < until:
+            samples = batches.batch(self.loader, run.train_state.step, run.group, run.groups)
             losses.append(run._step(engine, self.stage, samples)[0])
-            run.place.step += 1
-            run.place.stage_step += 1
+            run.train_state.step += 1
+            run.train_state.stage_step += 1
         return losses
 
 
@@ -95,11 +99,13 @@ def straight_and_resumed(trial: Trial, saved: str) -> None:
         trial: what to train.
         saved: where the checkpoint goes, and beside it ``-straight``, ``-resumed`` (weights and
             their average), ``.json`` and ``-again.json`` (losses), and ``-judged.json`` (what
-            validation said in the engine, and beside it, of the last weights and of their average).
+            validation gave in the engine, and asynchronously, of the last weights and the average).
     """
     run, engine = trial.begin()
     losses = trial.steps(run, engine, SAVED_AT)
-    checkpoints.save(engine.deepspeed, engine.ema, run.place, f"{saved}-{trial.rank}", trial.rank)
+    checkpoints.save(
+        engine.deepspeed, engine.ema, run.train_state, f"{saved}-{trial.rank}", trial.rank
+    )
     dist.barrier()
     if trial.rank == 0:  # as Ray Train does with what each rank reports
         for each in range(trial.ranks):
@@ -124,11 +130,11 @@ def straight_and_resumed(trial: Trial, saved: str) -> None:
         _write(saved, losses, state)
         save_file({k: v.contiguous() for k, v in resumed.items()}, saved + "-resumed")
         Path(saved + "-again.json").write_text(json.dumps(again))
-        asks = trial.work.run.model_copy(update={"validation_beside": BesideConfig()})
+        asks = trial.work.run.model_copy(update={"validation_async": AsyncValidationConfig()})
         work = replace(trial.work, run=asks)
-        beside, _ = judge(work, trial.stage, weights)
-        beside_average, _ = judge(work, trial.stage, save(average))
-        judged = {"last": [inline, beside], "average": [inline_average, beside_average]}
+        asynchronous, _ = judge(work, trial.stage, weights)
+        async_average, _ = judge(work, trial.stage, save(average))
+        judged = {"last": [inline, asynchronous], "average": [inline_average, async_average]}
         Path(saved + "-judged.json").write_text(json.dumps(judged))
 
 

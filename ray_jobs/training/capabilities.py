@@ -1,4 +1,4 @@
-"""What a model's parts can be asked for, known by their attributes."""
+"""Optional capabilities of model parts, detected by their attributes."""
 
 from typing import Any
 

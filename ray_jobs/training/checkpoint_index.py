@@ -1,8 +1,8 @@
-"""Which checkpoints of a run there are: by Ray Train's record, or by their folders without one.
+"""Resume index of a training run's checkpoints: Ray Train's record, or else the folders themselves.
 
-Ray Train writes its record over the old one in place, and reads none of another version of Ray. A
-full disk or a kill at the wrong moment leaves it cut short, and the run could not go on; the
-checkpoints themselves carry digests, so nothing but their order has to be known.
+Ray Train overwrites its record in place, and reads none that another version of Ray wrote. A full
+disk or a kill at the wrong moment leaves it truncated, and the run could not resume; the
+checkpoints themselves carry digests, so only their order has to be known.
 """
 
 import json
@@ -16,7 +16,7 @@ from infra.progress import say
 FOLDER = "checkpoints"
 """Below the output; Ray Train's own name for the run."""
 RECORD = "checkpoint_manager_snapshot.json"
-_MARK = "/place.json"
+_MARK = "/train_state.json"
 
 
 def drop_unusable_record(output: str) -> None:
@@ -40,7 +40,7 @@ def newest_first(output: str) -> list[ray.train.Checkpoint]:
 
 
 def workers_of_newest(output: str) -> int | None:
-    """Return how many workers wrote the newest checkpoint whose place can be read; None: none."""
+    """Return how many workers wrote the newest checkpoint whose state can be read; None: none."""
     for name in reversed(_folders(output)):
         try:
             return int(storage.read_json(storage.join(output, FOLDER, name) + _MARK)["workers"])

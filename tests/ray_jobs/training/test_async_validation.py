@@ -1,4 +1,4 @@
-"""Validation beside the training: none is lost (`test_zero` and `test_engine`: what it says)."""
+"""Asynchronous validation: none is lost (`test_zero` and `test_engine` compare its figures)."""
 
 import json
 import os
@@ -14,14 +14,14 @@ from infra.job import execute
 from ray_jobs import train_tokenizer
 from ray_jobs.train_tokenizer import TokenizerTask
 from ray_jobs.training import launch as launching
-from ray_jobs.training.config import BesideConfig
+from ray_jobs.training.config import AsyncValidationConfig
 from ray_jobs.training.loop import train
 from tests.ray_jobs.training import test_engine
 from tests.ray_jobs.training.runs import assert_same_log
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 pixels = test_engine.pixels
-BESIDE: dict[str, Any] = {"validation_beside": {"cpus": 1}}
+BESIDE: dict[str, Any] = {"validation_async": {"cpus": 1}}
 EVERY = {"validate_every_steps": 2, "checkpoint_every_steps": 1}
 
 
@@ -53,7 +53,7 @@ def stop_in_step_4(settings_: dict[str, Any]) -> None:
 
     class Killed(loop._Run):
         def _step(self, *args):
-            if self.place.step == 3:
+            if self.train_state.step == 3:
                 raise SystemError("killed here")
             return super()._step(*args)
 
@@ -79,13 +79,17 @@ def test_a_validation_that_a_checkpoint_owes_is_done_again(
         with pytest.raises(Exception, match="killed here"):
             execute(train_tokenizer.JOB, settings)
     gate.unlink()
-    newest = {json.loads(f.read_text())["step"]: f for f in killed.glob("checkpoints/*/place.json")}
-    assert json.loads(newest[2].read_text())["owed"] == {"step": 2, "stage": 0}
-    assert not (newest[2].parent / "owed.safetensors").exists()  # they are its own
-    assert json.loads(newest[3].read_text())["owed"] == {"step": 2, "stage": 0}
-    assert (newest[3].parent / "owed.safetensors").exists()
+    newest = {
+        json.loads(f.read_text())["step"]: f for f in killed.glob("checkpoints/*/train_state.json")
+    }
+    assert json.loads(newest[2].read_text())["pending"] == {"step": 2, "stage": 0}
+    assert not (newest[2].parent / "pending_validation.safetensors").exists()  # they are its own
+    assert json.loads(newest[3].read_text())["pending"] == {"step": 2, "stage": 0}
+    assert (newest[3].parent / "pending_validation.safetensors").exists()
     earlier = Path(shutil.copytree(killed, tmp_path / "earlier"))
-    (earlier / newest[3].parent.relative_to(killed) / "owed.safetensors").write_bytes(b"damaged")
+    (earlier / newest[3].parent.relative_to(killed) / "pending_validation.safetensors").write_bytes(
+        b"damaged"
+    )
     execute(train_tokenizer.JOB, settings)
     assert_same_log(killed, inline)
     execute(train_tokenizer.JOB, settings.model_copy(update={"output": str(earlier)}))
@@ -94,6 +98,8 @@ def test_a_validation_that_a_checkpoint_owes_is_done_again(
 
 def test_what_it_asks_for_counts(ray_session: None, pixels: str, tmp_path: Path) -> None:
     settings = test_engine.settings(pixels, tmp_path / "out")
-    run = settings.run.model_copy(update={"validation_beside": BesideConfig(cpus=999)})
-    with pytest.raises(UserError, match=r"1 workers of 1 CPU and a validation beside them of 999"):
+    run = settings.run.model_copy(update={"validation_async": AsyncValidationConfig(cpus=999)})
+    with pytest.raises(
+        UserError, match=r"1 workers of 1 CPU plus 999 CPU for asynchronous validation"
+    ):
         execute(train_tokenizer.JOB, settings.model_copy(update={"run": run}))
