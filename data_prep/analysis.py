@@ -235,7 +235,7 @@ class Survey:
             "end_frame": clip.end_frame,
             "status": "kept" if reason is None else "filtered",
             "reason": reason,
-            "scores": vars(scores),
+            "scores": scores,
             "crop_box": box and vars(box),
             "phash": phash,
             "thumbnail": jpeg,

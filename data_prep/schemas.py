@@ -1,19 +1,20 @@
 """The versioned Arrow schemas of the tables that data preparation writes."""
 
+from collections.abc import Iterable
 from dataclasses import fields
 
 import pyarrow as pa
 
 from data_prep import phash
-from data_prep.filters import aesthetic, black, blur, letterbox, motion, safety, similarity, text
-from data_prep.types import CropBox, Scores
+from data_prep.filters import SCORED
+from data_prep.types import CropBox
 
 CLIPS_VERSION = "3"
 MANIFEST_VERSION = "2"
 
 
-def _numbers(record: type) -> pa.StructType:
-    return pa.struct([pa.field(field.name, pa.float64()) for field in fields(record)])
+def _numbers(names: Iterable[str]) -> pa.StructType:
+    return pa.struct([pa.field(name, pa.float64()) for name in names])
 
 
 _CLIP = pa.struct(
@@ -26,8 +27,8 @@ _CLIP = pa.struct(
         pa.field("status", pa.string(), nullable=False),
         pa.field("reason", pa.string()),
         # As exact as measured, so that a verdict made again from the table is the same.
-        pa.field("scores", _numbers(Scores), nullable=False),
-        pa.field("crop_box", _numbers(CropBox)),
+        pa.field("scores", _numbers(each.score.name for each in SCORED), nullable=False),
+        pa.field("crop_box", _numbers(field.name for field in fields(CropBox))),
         pa.field("phash", pa.string()),
         pa.field("thumbnail", pa.binary()),
     ]
@@ -58,14 +59,11 @@ CLIP_TABLE = pa.schema(
     metadata={
         "longtake.schema": "clips",
         "longtake.version": CLIPS_VERSION,
-        "longtake.black_scale": black.SCALE,
-        "longtake.letterbox_scale": letterbox.SCALE,
-        "longtake.motion_scale": motion.SCALE,
-        "longtake.sharpness_scale": blur.SCALE,
-        "longtake.unsafe_scale": safety.SCALE,
-        "longtake.text_area_scale": text.SCALE,
-        "longtake.caption_similarity_scale": similarity.SCALE,
-        "longtake.aesthetic_scale": aesthetic.SCALE,
+        **{
+            f"longtake.{each.score.name}_scale": each.score.scale
+            for each in SCORED
+            if each.score.scale is not None
+        },
         "longtake.phash": phash.KIND,
     },
 )

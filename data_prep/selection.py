@@ -1,7 +1,6 @@
 """Rows of a clip table under other thresholds, from the scores that are stored in them."""
 
 from collections.abc import Container, Iterator
-from dataclasses import fields
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -13,7 +12,7 @@ from data_prep.types import Scores
 
 NEAR_DUPLICATE = "near_duplicate"
 """The reason against a clip that looks like an earlier one; it comes after those of all filters."""
-SCORES = tuple(field.name for field in fields(Scores))
+SCORES = tuple(each.score.name for each in filters.SCORED)
 """The scores that every clip of a table must have."""
 
 
@@ -106,7 +105,7 @@ def hashes(clips: pa.StructArray, config: FiltersConfig | None) -> tuple[list[in
 
 def _scores(stored: pa.StructArray) -> Iterator[Scores]:
     columns = [stored.field(name).to_pylist() for name in SCORES]
-    return (Scores(*values) for values in zip(*columns, strict=True))
+    return (dict(zip(SCORES, values, strict=True)) for values in zip(*columns, strict=True))
 
 
 def _status(reason: str | None) -> str:

@@ -4,6 +4,7 @@ Shapes: T frames, H rows, W columns, C = 3 channels (red, green, blue).
 Times are in seconds from the first frame that the film shows, whatever its container counts from.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -90,32 +91,5 @@ class CropBox:
     height: float
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What is known of a clip; stored whether or not it is kept. None: could not be measured."""
-
-    duration_s: float
-    short_side_px: float
-    aspect_ratio: float
-    """Width divided by height."""
-    fps: float
-    """Mean frames per second of the video."""
-    black_share: float | None
-    """Share of samples that are nearly black, 0 to 1; see ``filters.black.SCALE``."""
-    brightness: float | None
-    """Mean luma, 0 to 255."""
-    letterbox_share: float | None
-    """Share of the frame that is black bars, 0 to 1; see ``filters.letterbox.SCALE``."""
-    motion: float | None
-    """Mean absolute luma difference between samples, 0 to 255; see ``filters.motion.SCALE``."""
-    sharpness: float | None
-    """Median variance of the Laplacian of luma, from 0; see ``filters.blur.SCALE``."""
-    unsafe: float | None = None
-    """Highest probability of a frame, 0 to 1; this and the next three by ``ray_jobs.score``, see
-    ``filters.safety.SCALE``."""
-    text_area: float | None = None
-    """Share of the frame within text boxes, 0 to 1; see ``filters.text.SCALE``."""
-    caption_similarity: float | None = None
-    """Cosine of caption and frames, -1 to 1; see ``filters.similarity.SCALE``."""
-    aesthetic: float | None = None
-    """Rating of frames by a linear head; see ``filters.aesthetic.SCALE``."""
+Scores = Mapping[str, float | None]
+"""A clip's scores by their names (:mod:`data_prep.filters`); None: could not be measured."""

@@ -7,6 +7,7 @@ both, whose fingerprints are in the table's metadata, and is None until ``ray_jo
 
 from collections.abc import Sequence
 
+from data_prep.filters.record import Filter, Limit, Score
 from infra.config import Section
 
 SCALE = "mean_of_linear_head_on_unit_clip_embeddings_of_frames"
@@ -24,8 +25,13 @@ def score(ratings: Sequence[float]) -> float | None:
     return sum(ratings) / len(ratings) if ratings else None
 
 
-def verdict(aesthetic: float | None, config: AestheticConfig) -> str | None:
-    """Return why a clip with this rating is filtered, or None to keep it (also when unknown)."""
-    if aesthetic is None or config.min_score is None:
-        return None
-    return "unaesthetic" if aesthetic < config.min_score else None
+FILTER = Filter(
+    name="aesthetic",
+    about="Beauty.",
+    thresholds=AestheticConfig,
+    score=Score("aesthetic", "models", "Beauty", "rating by a linear head", scale=SCALE),
+    below=Limit("min_score", "unaesthetic"),
+    describe=lambda limits: (
+        "off" if limits.min_score is None else f"rating of at least {limits.min_score}"
+    ),
+)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from data_prep.filters.record import Filter, Limit, Score
 from data_prep.types import VideoInfo
 from infra.config import Section
 
@@ -28,8 +29,13 @@ def score(info: VideoInfo) -> float:
     return info.width_px / info.height_px
 
 
-def verdict(aspect_ratio: float, config: AspectConfig) -> str | None:
-    """Return why a video of this shape is filtered, or None to keep it."""
-    if aspect_ratio < config.min_ratio:
-        return "tall"
-    return "wide" if aspect_ratio > config.max_ratio else None
+FILTER = Filter(
+    name="aspect",
+    about="Shape of the video.",
+    thresholds=AspectConfig,
+    score=Score("aspect_ratio", "video", "Shape", "width ÷ height", low=0),
+    below=Limit("min_ratio", "tall"),
+    above=Limit("max_ratio", "wide"),
+    describe=lambda limits: f"width/height {limits.min_ratio:g} to {limits.max_ratio:g}",
+    measure=lambda measured: score(measured.video),
+)

@@ -11,6 +11,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
+from data_prep.filters.record import Filter, Limit, Score
 from infra.config import Section
 
 LUMA = 26
@@ -41,6 +42,15 @@ def score(samples_black: Sequence[float]) -> float | None:
     return sum(samples_black) / len(samples_black) if samples_black else None
 
 
-def verdict(black_share: float | None, config: BlackConfig) -> str | None:
-    """Return why a clip this black is filtered, or None to keep it (also when unknown)."""
-    return "black" if black_share is not None and black_share > config.max_share else None
+FILTER = Filter(
+    name="black",
+    about="Clips that fade or are black.",
+    thresholds=BlackConfig,
+    score=Score(
+        "black_share", "samples", "Black", "share of samples nearly black", 0, 1, scale=SCALE
+    ),
+    above=Limit("max_share", "black"),
+    describe=lambda limits: f"at most {limits.max_share:g} of the samples",
+    sample=lambda sample: is_black(sample.luma_HW),
+    measure=lambda measured: score(measured.samples),
+)

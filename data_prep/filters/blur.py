@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
+from data_prep.filters.record import Filter, Limit, Score
 from infra.config import Section
 
 SCALE = "median_variance_of_laplacian_of_luma_0_255_2_per_second_long_side_256px"
@@ -37,6 +38,20 @@ def score(sharpnesses: Sequence[float]) -> float | None:
     return statistics.median(sharpnesses) if sharpnesses else None
 
 
-def verdict(sharpness: float | None, config: BlurConfig) -> str | None:
-    """Return why a clip this blurred is filtered, or None to keep it (also when unknown)."""
-    return "blurred" if sharpness is not None and sharpness < config.min_sharpness else None
+FILTER = Filter(
+    name="blur",
+    about="Focus.",
+    thresholds=BlurConfig,
+    score=Score(
+        "sharpness",
+        "samples",
+        "Sharpness",
+        "fine detail (variance of the Laplacian), higher is sharper",
+        low=0,
+        scale=SCALE,
+    ),
+    below=Limit("min_sharpness", "blurred"),
+    describe=lambda limits: f"sharpness of at least {limits.min_sharpness:g}",
+    sample=lambda sample: sharpness(sample.luma_HW),
+    measure=lambda measured: score(measured.samples),
+)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from data_prep.filters.record import Filter, Limit, Score
 from infra.config import Section
 
 
@@ -20,6 +21,13 @@ def score(lumas: Sequence[float]) -> float | None:
     return sum(lumas) / len(lumas) if lumas else None
 
 
-def verdict(brightness: float | None, config: BrightnessConfig) -> str | None:
-    """Return why a clip this dark is filtered, or None to keep it (also when unknown)."""
-    return "too_dark" if brightness is not None and brightness < config.min_luma else None
+FILTER = Filter(
+    name="brightness",
+    about="Darkness.",
+    thresholds=BrightnessConfig,
+    score=Score("brightness", "samples", "Brightness", "mean luma", 0, 255),
+    below=Limit("min_luma", "too_dark"),
+    describe=lambda limits: f"mean luma of at least {limits.min_luma:g} of 255",
+    sample=lambda sample: float(sample.luma_HW.mean()),
+    measure=lambda measured: score(measured.samples),
+)

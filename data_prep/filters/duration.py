@@ -7,6 +7,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, model_validator
 
+from data_prep.filters.record import Filter, Limit, Score
 from data_prep.types import Scene
 from infra.config import Section
 
@@ -109,6 +110,21 @@ def score(clip: Scene) -> float:
     return clip.duration_s
 
 
-def verdict(duration_s: float, config: DurationConfig) -> str | None:
-    """Return why a clip of this length is filtered, or None to keep it."""
-    return "too_short" if duration_s < config.min_s - 1e-6 else None
+def _describe(limits: DurationConfig) -> str:
+    stride = "end to end" if limits.stride_s is None else f"one begins every {limits.stride_s:g} s"
+    return (
+        f"{limits.min_s:g} to {limits.max_s:g} s (longer shots are split, {stride}"
+        f"{' or sooner' if limits.stride_s is not None else ''}), {limits.trim_s:g} s trimmed"
+    )
+
+
+FILTER = Filter(
+    name="duration",
+    about="Clip length; also how long shots are split.",
+    thresholds=DurationConfig,
+    score=Score("duration_s", "clip", "Clip length", "seconds", low=0),
+    below=Limit("min_s", "too_short", slack=_SLACK_S),
+    describe=_describe,
+    measure=lambda measured: score(measured.clip),
+    also_drawn=("max_s",),
+)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from data_prep.filters.record import Filter, Limit, Score
 from data_prep.types import VideoInfo
 from infra.config import Section
 
@@ -28,8 +29,13 @@ def score(info: VideoInfo) -> float:
     return info.fps
 
 
-def verdict(fps: float, config: FrameRateConfig) -> str | None:
-    """Return why a video of this rate is filtered, or None to keep it."""
-    if fps < config.min_fps:
-        return "low_frame_rate"
-    return "high_frame_rate" if fps > config.max_fps else None
+FILTER = Filter(
+    name="frame_rate",
+    about="Slide shows and slow motion.",
+    thresholds=FrameRateConfig,
+    score=Score("fps", "video", "Frame rate", "frames per second", low=0),
+    below=Limit("min_fps", "low_frame_rate"),
+    above=Limit("max_fps", "high_frame_rate"),
+    describe=lambda limits: f"{limits.min_fps:g} to {limits.max_fps:g} frames/s",
+    measure=lambda measured: score(measured.video),
+)

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
+from data_prep.filters.record import Filter, Limit, Score
 from data_prep.types import CropBox
 from infra.config import Section
 
@@ -64,7 +65,15 @@ def score(box: CropBox | None) -> float | None:
     return None if box is None else 1.0 - box.width * box.height
 
 
-def verdict(letterbox_share: float | None, config: LetterboxConfig) -> str | None:
-    """Return why a clip with such bars is filtered, or None to keep it (also when unknown)."""
-    over = letterbox_share is not None and letterbox_share > config.max_share
-    return "letterbox" if over else None
+FILTER = Filter(
+    name="letterbox",
+    about="Black bars.",
+    thresholds=LetterboxConfig,
+    score=Score(
+        "letterbox_share", "samples", "Black bars", "share of the frame", 0, 1, scale=SCALE
+    ),
+    above=Limit("max_share", "letterbox"),
+    describe=lambda limits: f"bars over at most {limits.max_share:g} of the frame",
+    sample=lambda sample: lit(sample.luma_HW),
+    measure=lambda measured: score(crop_box(measured.samples, *measured.size)),
+)

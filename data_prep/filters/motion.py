@@ -11,6 +11,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, model_validator
 
+from data_prep.filters.record import Filter, Limit, Score
 from infra.config import Section
 
 SCALE = "mean_abs_luma_difference_0_255_between_samples_2_per_second_long_side_256px"
@@ -42,10 +43,19 @@ def score(differences: Sequence[float]) -> float | None:
     return sum(differences) / len(differences) if differences else None
 
 
-def verdict(motion: float | None, config: MotionConfig) -> str | None:
-    """Return why a clip with this score is filtered, or None to keep it (also when unknown)."""
-    if motion is None:
-        return None
-    if motion < config.min_score:
-        return "still"
-    return "restless" if motion > config.max_score else None
+FILTER = Filter(
+    name="motion",
+    about="Stills and restless footage.",
+    thresholds=MotionConfig,
+    score=Score(
+        "motion", "samples", "Motion", "mean luma difference between samples", 0, 255, scale=SCALE
+    ),
+    below=Limit("min_score", "still"),
+    above=Limit("max_score", "restless"),
+    describe=lambda limits: f"{limits.min_score:g} to {limits.max_score:g} of 255",
+    sample=lambda sample: (
+        0.0 if sample.last_luma_HW is None else difference(sample.last_luma_HW, sample.luma_HW)
+    ),
+    # the first sample's difference reaches back to before the clip
+    measure=lambda measured: score(measured.samples[1:]),
+)

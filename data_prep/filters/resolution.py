@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from data_prep.filters.record import Filter, Limit, Score
 from data_prep.types import VideoInfo
 from infra.config import Section
 
@@ -20,6 +21,12 @@ def score(info: VideoInfo) -> float:
     return float(info.short_side_px)
 
 
-def verdict(short_side_px: float, config: ResolutionConfig) -> str | None:
-    """Return why a video of this size is filtered, or None to keep it."""
-    return "low_resolution" if short_side_px < config.min_short_side_px else None
+FILTER = Filter(
+    name="resolution",
+    about="Size of the video.",
+    thresholds=ResolutionConfig,
+    score=Score("short_side_px", "video", "Short side", "pixels", low=0),
+    below=Limit("min_short_side_px", "low_resolution"),
+    describe=lambda limits: f"short side of at least {limits.min_short_side_px} px",
+    measure=lambda measured: score(measured.video),
+)

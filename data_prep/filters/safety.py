@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from data_prep.filters.record import Filter, Limit, Score
 from infra.config import Section
 
 SCALE = "highest_open_nsfw_probability_of_frames"
@@ -26,6 +27,11 @@ def score(probabilities: Sequence[float]) -> float | None:
     return max(probabilities, default=None)
 
 
-def verdict(unsafe: float | None, config: SafetyConfig) -> str | None:
-    """Return why a clip this unsafe is filtered, or None to keep it (also when unknown)."""
-    return "unsafe" if unsafe is not None and unsafe > config.max_unsafe else None
+FILTER = Filter(
+    name="safety",
+    about="Not safe for work; this and the next three once `ray_jobs.score` has run.",
+    thresholds=SafetyConfig,
+    score=Score("unsafe", "models", "Not safe for work", "highest probability", 0, 1, scale=SCALE),
+    above=Limit("max_unsafe", "unsafe"),
+    describe=lambda limits: f"probability of at most {limits.max_unsafe:g}",
+)

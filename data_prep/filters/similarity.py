@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from data_prep.filters.record import Filter, Limit, Score
 from infra.config import Section
 
 SCALE = "mean_cosine_of_caption_and_frames_by_clip"
@@ -28,7 +29,19 @@ def score(cosines: Sequence[float]) -> float | None:
     return sum(cosines) / len(cosines) if cosines else None
 
 
-def verdict(caption_similarity: float | None, config: SimilarityConfig) -> str | None:
-    """Return why a clip this far from its caption is filtered, or None to keep it."""
-    far = caption_similarity is not None and caption_similarity < config.min_cosine
-    return "off_caption" if far else None
+FILTER = Filter(
+    name="similarity",
+    about="Captions that say something else.",
+    thresholds=SimilarityConfig,
+    score=Score(
+        "caption_similarity",
+        "models",
+        "Nearness to the caption",
+        "cosine by CLIP",
+        low=-1,
+        high=1,
+        scale=SCALE,
+    ),
+    below=Limit("min_cosine", "off_caption"),
+    describe=lambda limits: f"cosine of at least {limits.min_cosine:g}",
+)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
+from data_prep.filters.record import Filter, Limit, Score
 from infra.config import Section
 
 SCALE = "mean_share_of_frame_within_pp_ocr_v4_text_boxes_long_side_at_most_640px"
@@ -43,6 +44,11 @@ def score(areas: Sequence[float]) -> float | None:
     return sum(areas) / len(areas) if areas else None
 
 
-def verdict(text_area: float | None, config: TextConfig) -> str | None:
-    """Return why a clip with this much text is filtered, or None to keep it (also when unknown)."""
-    return "text" if text_area is not None and text_area > config.max_area else None
+FILTER = Filter(
+    name="text",
+    about="Title cards and slides.",
+    thresholds=TextConfig,
+    score=Score("text_area", "models", "Text", "share of the frame", 0, 1, scale=SCALE),
+    above=Limit("max_area", "text"),
+    describe=lambda limits: f"over at most {limits.max_area:g} of the frame",
+)

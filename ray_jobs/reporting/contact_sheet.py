@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from data_prep.types import Scores
+from data_prep.selection import SCORES
 from infra import storage
 
 KEPT = "kept"
-SCORES = tuple(score.name for score in fields(Scores))
 _ROW = ("uri", "status", "reason", "detail")
 _CLIP = ("status", "reason", *(f"scores.{name}" for name in SCORES))
 _PICTURE = ("status", "reason", "start_s", "end_s", "scores", "thumbnail")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data_prep.filters import SCORED
 from infra import storage
 from infra.errors import UserError
 from ray_jobs import clip_tables
@@ -19,45 +20,6 @@ from ray_jobs.reporting.inputs import Artifact
 
 Record = Mapping[str, Any]
 MAX_PICTURE_BYTES = 8 << 20
-SCORE_AXES = {
-    "duration_s": ("Clip length", "seconds", (("duration", "min_s"), ("duration", "max_s"))),
-    "short_side_px": ("Short side", "pixels", (("resolution", "min_short_side_px"),)),
-    "aspect_ratio": (
-        "Shape",
-        "width ÷ height",
-        (("aspect", "min_ratio"), ("aspect", "max_ratio")),
-    ),
-    "fps": (
-        "Frame rate",
-        "frames per second",
-        (("frame_rate", "min_fps"), ("frame_rate", "max_fps")),
-    ),
-    "black_share": ("Black", "share of samples nearly black, 0–1", (("black", "max_share"),)),
-    "brightness": ("Brightness", "mean luma, 0–255", (("brightness", "min_luma"),)),
-    "letterbox_share": (
-        "Black bars",
-        "share of the frame, 0–1",
-        (("letterbox", "max_share"),),
-    ),
-    "motion": (
-        "Motion",
-        "mean luma difference between samples, 0–255",
-        (("motion", "min_score"), ("motion", "max_score")),
-    ),
-    "sharpness": (
-        "Sharpness",
-        "fine detail (variance of the Laplacian), higher is sharper",
-        (("blur", "min_sharpness"),),
-    ),
-    "unsafe": ("Not safe for work", "highest probability, 0–1", (("safety", "max_unsafe"),)),
-    "text_area": ("Text", "share of the frame, 0–1", (("text", "max_area"),)),
-    "caption_similarity": (
-        "Nearness to the caption",
-        "cosine by CLIP, −1 to 1",
-        (("similarity", "min_cosine"),),
-    ),
-    "aesthetic": ("Beauty", "rating by a linear head", (("aesthetic", "min_score"),)),
-}
 """Score -> title, axis, the keys of its limits."""
 FRAME_RANGES = {
     "loss_frames_1": "frame 1",
@@ -228,20 +190,21 @@ def _pictures(clips: Sequence[Record]) -> list[dict[str, Any]]:
 def _histograms(clips: Artifact, table: ClipTable) -> list[dict[str, str]]:
     made = []
     filters = clip_tables.filters_of(clips.uri)
-    for name, (title, x_label, keys) in SCORE_AXES.items():
+    for each in SCORED:
+        name, title = each.score.name, each.score.title
         groups = {s: table.scores[name][s] for s in (KEPT, "filtered") if s in table.scores[name]}
         values = [v for group in groups.values() for v in group.tolist() if v == v]
         if not values:
             continue
         low, high = min(values), max(values)
         room = 0.5 * (high - low)
-        limits = [filters.get(section, {}).get(key) for section, key in keys]
+        limits = [filters.get(each.name, {}).get(key) for key in each.drawn]
         near = [
             float(limit)
             for limit in limits
             if isinstance(limit, int | float) and low - room <= limit <= high + room
         ]
-        source = charts.histogram(groups, title=title, x_label=x_label, thresholds=near)
+        source = charts.histogram(groups, title=title, x_label=each.score.axis, thresholds=near)
         made.append({"source": source, "title": title})
     return made
 

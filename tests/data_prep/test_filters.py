@@ -1,6 +1,5 @@
 """Filters: windows account for every frame, thresholds mean what they say."""
 
-from dataclasses import fields, replace
 from itertools import pairwise
 
 import numpy as np
@@ -38,23 +37,24 @@ from data_prep.filters.resolution import ResolutionConfig
 from data_prep.filters.safety import SafetyConfig
 from data_prep.filters.similarity import SimilarityConfig
 from data_prep.filters.text import TextConfig
-from data_prep.types import Scene, Scores, VideoInfo
+from data_prep.selection import SCORES
+from data_prep.types import Scene, VideoInfo
 
-GOOD = Scores(
-    duration_s=5.0,
-    short_side_px=720.0,
-    aspect_ratio=16 / 9,
-    fps=24.0,
-    black_share=0.0,
-    brightness=90.0,
-    letterbox_share=0.0,
-    motion=5.0,
-    sharpness=300.0,
-    unsafe=0.01,
-    text_area=0.0,
-    caption_similarity=0.3,
-    aesthetic=6.0,
-)
+GOOD = {
+    "duration_s": 5.0,
+    "short_side_px": 720.0,
+    "aspect_ratio": 16 / 9,
+    "fps": 24.0,
+    "black_share": 0.0,
+    "brightness": 90.0,
+    "letterbox_share": 0.0,
+    "motion": 5.0,
+    "sharpness": 300.0,
+    "unsafe": 0.01,
+    "text_area": 0.0,
+    "caption_similarity": 0.3,
+    "aesthetic": 6.0,
+}
 BAD = {
     "low_resolution": {"short_side_px": 100.0},
     "tall": {"aspect_ratio": 0.2},
@@ -156,46 +156,46 @@ def test_motion_is_zero_for_a_still_and_the_step_for_a_step() -> None:
 @pytest.mark.parametrize(
     ("got", "expected"),
     [
-        (duration.verdict(2.0, DurationConfig()), None),
-        (duration.verdict(1.9, DurationConfig()), "too_short"),
-        (resolution.verdict(144, ResolutionConfig()), None),
-        (resolution.verdict(143, ResolutionConfig()), "low_resolution"),
-        (motion.verdict(0.4, MotionConfig()), "still"),
-        (motion.verdict(0.0, MotionConfig(min_score=0)), None),
-        (motion.verdict(9.0, MotionConfig(max_score=8)), "restless"),
-        (motion.verdict(None, MotionConfig()), None),
-        (brightness.verdict(11.9, BrightnessConfig()), "too_dark"),
-        (brightness.verdict(None, BrightnessConfig()), None),
-        (aspect.verdict(1 / 3, AspectConfig()), None),
-        (aspect.verdict(3.0, AspectConfig()), None),
-        (aspect.verdict(0.3, AspectConfig()), "tall"),
-        (aspect.verdict(3.01, AspectConfig()), "wide"),
-        (frame_rate.verdict(16.0, FrameRateConfig()), None),
-        (frame_rate.verdict(120.0, FrameRateConfig()), None),
-        (frame_rate.verdict(9.9, FrameRateConfig()), "low_frame_rate"),
-        (frame_rate.verdict(240.0, FrameRateConfig()), "high_frame_rate"),
-        (black.verdict(0.5, BlackConfig()), None),
-        (black.verdict(0.51, BlackConfig()), "black"),
-        (black.verdict(1.0, BlackConfig(max_share=1.0)), None),
-        (black.verdict(None, BlackConfig(max_share=0.0)), None),
-        (letterbox.verdict(0.99, LetterboxConfig()), None),
-        (letterbox.verdict(0.26, LetterboxConfig(max_share=0.25)), "letterbox"),
-        (letterbox.verdict(None, LetterboxConfig(max_share=0.0)), None),
-        (blur.verdict(0.0, BlurConfig()), None),
-        (blur.verdict(19.9, BlurConfig(min_sharpness=20.0)), "blurred"),
-        (blur.verdict(None, BlurConfig(min_sharpness=20.0)), None),
-        (safety.verdict(0.5, SafetyConfig()), None),
-        (safety.verdict(0.51, SafetyConfig()), "unsafe"),
-        (safety.verdict(None, SafetyConfig(max_unsafe=0.0)), None),
-        (text.verdict(0.2, TextConfig()), None),
-        (text.verdict(0.21, TextConfig()), "text"),
-        (text.verdict(None, TextConfig(max_area=0.0)), None),
-        (similarity.verdict(-1.0, SimilarityConfig()), None),
-        (similarity.verdict(0.19, SimilarityConfig(min_cosine=0.2)), "off_caption"),
-        (similarity.verdict(None, SimilarityConfig(min_cosine=0.2)), None),
-        (aesthetic.verdict(-9.0, AestheticConfig()), None),
-        (aesthetic.verdict(4.4, AestheticConfig(min_score=4.5)), "unaesthetic"),
-        (aesthetic.verdict(None, AestheticConfig(min_score=4.5)), None),
+        (duration.FILTER.verdict(2.0, DurationConfig()), None),
+        (duration.FILTER.verdict(1.9, DurationConfig()), "too_short"),
+        (resolution.FILTER.verdict(144, ResolutionConfig()), None),
+        (resolution.FILTER.verdict(143, ResolutionConfig()), "low_resolution"),
+        (motion.FILTER.verdict(0.4, MotionConfig()), "still"),
+        (motion.FILTER.verdict(0.0, MotionConfig(min_score=0)), None),
+        (motion.FILTER.verdict(9.0, MotionConfig(max_score=8)), "restless"),
+        (motion.FILTER.verdict(None, MotionConfig()), None),
+        (brightness.FILTER.verdict(11.9, BrightnessConfig()), "too_dark"),
+        (brightness.FILTER.verdict(None, BrightnessConfig()), None),
+        (aspect.FILTER.verdict(1 / 3, AspectConfig()), None),
+        (aspect.FILTER.verdict(3.0, AspectConfig()), None),
+        (aspect.FILTER.verdict(0.3, AspectConfig()), "tall"),
+        (aspect.FILTER.verdict(3.01, AspectConfig()), "wide"),
+        (frame_rate.FILTER.verdict(16.0, FrameRateConfig()), None),
+        (frame_rate.FILTER.verdict(120.0, FrameRateConfig()), None),
+        (frame_rate.FILTER.verdict(9.9, FrameRateConfig()), "low_frame_rate"),
+        (frame_rate.FILTER.verdict(240.0, FrameRateConfig()), "high_frame_rate"),
+        (black.FILTER.verdict(0.5, BlackConfig()), None),
+        (black.FILTER.verdict(0.51, BlackConfig()), "black"),
+        (black.FILTER.verdict(1.0, BlackConfig(max_share=1.0)), None),
+        (black.FILTER.verdict(None, BlackConfig(max_share=0.0)), None),
+        (letterbox.FILTER.verdict(0.99, LetterboxConfig()), None),
+        (letterbox.FILTER.verdict(0.26, LetterboxConfig(max_share=0.25)), "letterbox"),
+        (letterbox.FILTER.verdict(None, LetterboxConfig(max_share=0.0)), None),
+        (blur.FILTER.verdict(0.0, BlurConfig()), None),
+        (blur.FILTER.verdict(19.9, BlurConfig(min_sharpness=20.0)), "blurred"),
+        (blur.FILTER.verdict(None, BlurConfig(min_sharpness=20.0)), None),
+        (safety.FILTER.verdict(0.5, SafetyConfig()), None),
+        (safety.FILTER.verdict(0.51, SafetyConfig()), "unsafe"),
+        (safety.FILTER.verdict(None, SafetyConfig(max_unsafe=0.0)), None),
+        (text.FILTER.verdict(0.2, TextConfig()), None),
+        (text.FILTER.verdict(0.21, TextConfig()), "text"),
+        (text.FILTER.verdict(None, TextConfig(max_area=0.0)), None),
+        (similarity.FILTER.verdict(-1.0, SimilarityConfig()), None),
+        (similarity.FILTER.verdict(0.19, SimilarityConfig(min_cosine=0.2)), "off_caption"),
+        (similarity.FILTER.verdict(None, SimilarityConfig(min_cosine=0.2)), None),
+        (aesthetic.FILTER.verdict(-9.0, AestheticConfig()), None),
+        (aesthetic.FILTER.verdict(4.4, AestheticConfig(min_score=4.5)), "unaesthetic"),
+        (aesthetic.FILTER.verdict(None, AestheticConfig(min_score=4.5)), None),
     ],
 )
 def test_verdicts(got: str | None, expected: str | None) -> None:
@@ -209,15 +209,13 @@ def test_shape_and_rate_are_those_of_the_video() -> None:
 
 
 def test_every_score_is_asked_and_the_order_is_fixed() -> None:
-    assert {name for fault in BAD.values() for name in fault} == {f.name for f in fields(Scores)}
+    assert {name for fault in BAD.values() for name in fault} == set(GOOD) == set(SCORES)
     assert filters.verdict(GOOD, STRICT) is None
-    faulty = replace(
-        GOOD, **{name: value for fault in BAD.values() for name, value in fault.items()}
-    )
+    faulty = {**GOOD, **{name: value for fault in BAD.values() for name, value in fault.items()}}
     for reason, fault in BAD.items():
-        assert filters.verdict(replace(GOOD, **fault), STRICT) == reason
+        assert filters.verdict({**GOOD, **fault}, STRICT) == reason
         assert filters.verdict(faulty, STRICT) == reason
-        faulty = replace(faulty, **{name: getattr(GOOD, name) for name in fault})
+        faulty = {**faulty, **{name: GOOD[name] for name in fault}}
     assert faulty == GOOD
 
 
@@ -236,7 +234,7 @@ def test_what_models_see_in_frames_makes_a_score() -> None:
 
 def test_score_only_keeps_whatever_is_wrong() -> None:
     keeping = STRICT.model_copy(update={"score_only": True})
-    assert all(filters.verdict(replace(GOOD, **fault), keeping) is None for fault in BAD.values())
+    assert all(filters.verdict({**GOOD, **fault}, keeping) is None for fault in BAD.values())
 
 
 def test_limits_out_of_order_are_refused() -> None:

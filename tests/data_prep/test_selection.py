@@ -17,7 +17,6 @@ from data_prep.filters.motion import MotionConfig
 from data_prep.filters.resolution import ResolutionConfig
 from data_prep.schemas import CLIP_TABLE
 from data_prep.selection import reselect
-from data_prep.types import Scores
 
 MEASURED = ["cpu_seconds", "peak_rss_bytes"]
 JUDGED = ["status", "reason", "clips"]
@@ -67,7 +66,7 @@ def test_every_verdict_is_that_of_the_stored_scores(table, data) -> None:
     new.validate(full=True)
     assert new.schema.equals(table.schema, check_metadata=True)
     for before, clip, reasons in zip(_clips(table), _clips(new), against, strict=True):
-        reason = filters.verdict(Scores(**before["scores"]), config)
+        reason = filters.verdict(before["scores"], config)
         assert clip == {**before, "status": "filtered" if reason else "kept", "reason": reason}
         assert reason == (reasons[0] if reasons else None)
     for name in set(table.schema.names) - set(JUDGED):

@@ -22,13 +22,13 @@ def test_a_fade_is_black_in_part_and_a_night_is_dark_but_not_black(pictures, nam
     assert share is not None
     assert 0 < share < 0.5
     mean = brightness.score([float(luma.mean()) for luma in faded])
-    assert brightness.verdict(mean, BrightnessConfig()) is None
+    assert brightness.FILTER.verdict(mean, BrightnessConfig()) is None
     night = [np.uint8(luma * 0.02) for luma in day]
     for luma in night:  # a lamp over a thirtieth of the picture
         luma[: luma.shape[0] // 5, : luma.shape[1] // 6] = 230
     assert black.score([black.is_black(luma) for luma in night]) == 0
     mean = brightness.score([float(luma.mean()) for luma in night])
-    assert brightness.verdict(mean, BrightnessConfig()) == "too_dark"
+    assert brightness.FILTER.verdict(mean, BrightnessConfig()) == "too_dark"
 
 
 def test_a_title_in_small_letters_is_black_and_a_lit_corner_is_not() -> None:

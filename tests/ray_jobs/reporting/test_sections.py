@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.filters import FiltersConfig
+from data_prep.filters import SCORED, FiltersConfig
 from infra import config
 from ray_jobs.reporting import contact_sheet, sections
 from ray_jobs.reporting.inputs import read_all
@@ -19,10 +19,10 @@ def data(tmp_path_factory) -> dict:
 
 
 def test_every_score_has_an_axis_and_every_limit_is_a_setting():
-    assert set(sections.SCORE_AXES) == set(contact_sheet.SCORES)
+    assert {each.score.name for each in SCORED} == set(contact_sheet.SCORES)
     limits = config.as_tree(FiltersConfig())
     known = {(name, key) for name, keys in limits.items() if name != "score_only" for key in keys}
-    drawn = {key for _, _, keys in sections.SCORE_AXES.values() for key in keys}
+    drawn = {(each.name, key) for each in SCORED for key in each.drawn}
     assert drawn == known - {("duration", "stride_s"), ("duration", "trim_s")}
 
 
@@ -32,7 +32,7 @@ def test_every_score_is_drawn_and_limits_that_are_near_stand_in_it(data):
         head, _, body = chart["source"].partition(",")
         assert head == "data:image/svg+xml;base64"
         drawn[chart["title"]] = base64.b64decode(body).decode()
-    assert set(drawn) == {title for title, _, _ in sections.SCORE_AXES.values()}
+    assert set(drawn) == {each.score.title for each in SCORED}
     for title, limit in (("Black", "0.3"), ("Motion", "0.9"), ("Brightness", "12")):
         assert f"limit {limit}<" in drawn[title]
     assert "limit 20<" in drawn["Sharpness"]
@@ -49,4 +49,6 @@ def test_a_table_without_the_newer_scores_is_drawn_without_them(tmp_path):
             clip["scores"] = {name: clip["scores"][name] for name in first}
         pq.write_table(pa.Table.from_pylist(rows), file)
     drawn = sections.data(read_all([uri])["clips"], per_group=1)["histograms"]
-    assert {d["title"] for d in drawn} == {sections.SCORE_AXES[name][0] for name in first}
+    assert {d["title"] for d in drawn} == {
+        each.score.title for each in SCORED if each.score.name in first
+    }
