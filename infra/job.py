@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, Generic, TypeVar
 
 from infra import artifact, cluster, config, storage
-from infra.config import JobConfig, Section
-from infra.errors import UserError
+from infra.command_line import describe, run_and_exit
+from infra.config import JobConfig
 from infra.progress import say
 
 C = TypeVar("C", bound=JobConfig)
@@ -68,18 +68,6 @@ def main(job: Job[Any], argv: Sequence[str] | None = None) -> None:
     run_and_exit(lambda: _run(job, args))
 
 
-def run_and_exit(work: Callable[[], None]) -> None:
-    """Call `work` and exit with its status: one line for bad input, no trace on Ctrl-C."""
-    try:
-        work()
-    except UserError as error:
-        print(f"error: {getattr(error, 'cause', error)}", file=sys.stderr)  # Ray's has its trace
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-
-
 def _run(job: Job[Any], args: argparse.Namespace) -> None:
     settings = config.load(job.config, args.config, args.overrides)
     if args.dry_run:
@@ -120,32 +108,3 @@ def add_address(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the resolved config and the plan, and stop"
     )
-
-
-def describe(section: type[Section], prefix: str = "") -> list[str]:
-    """Return one line for each key of a config: its name, default and description."""
-    lines = []
-    for key, field in section.model_fields.items():
-        inner = _inner(field.annotation)
-        default = "" if field.is_required() else f" = {_show(field.default)}"
-        text = f"  {' '.join(field.description.split())}" if field.description else ""
-        if inner:
-            lines.append(f"  {prefix}{key}:{text}")
-            for below, place in inner:
-                lines += describe(below, f"{prefix}{key}.{place}")
-        else:
-            lines.append(f"  {prefix}{key}{default}{text}")
-    return lines
-
-
-def _inner(annotation: Any) -> list[tuple[type[Section], str]]:
-    """Return the sections that a key may hold, several for a choice, and where below it."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return [(annotation, "")]
-    below = {tuple: "0.", dict: "NAME."}.get(getattr(annotation, "__origin__", None))
-    found = [pair for argument in get_args(annotation) for pair in _inner(argument)]
-    return [(section, below or place) for section, place in found]
-
-
-def _show(value: Any) -> str:
-    return str(value) if not isinstance(value, tuple) else "[" + ", ".join(map(str, value)) + "]"

@@ -1,0 +1,49 @@
+"""The command line's common parts: help from a config's fields, exit codes for errors."""
+
+import sys
+from collections.abc import Callable
+from typing import Any, get_args
+
+from infra.config import Section
+from infra.errors import UserError
+
+
+def run_and_exit(work: Callable[[], None]) -> None:
+    """Call `work` and exit with its status: one line for bad input, no trace on Ctrl-C."""
+    try:
+        work()
+    except UserError as error:
+        print(f"error: {getattr(error, 'cause', error)}", file=sys.stderr)  # Ray's has its trace
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def describe(section: type[Section], prefix: str = "") -> list[str]:
+    """Return one line for each key of a config: its name, default and description."""
+    lines = []
+    for key, field in section.model_fields.items():
+        inner = _inner(field.annotation)
+        default = "" if field.is_required() else f" = {_show(field.default)}"
+        text = f"  {' '.join(field.description.split())}" if field.description else ""
+        if inner:
+            lines.append(f"  {prefix}{key}:{text}")
+            for below, place in inner:
+                lines += describe(below, f"{prefix}{key}.{place}")
+        else:
+            lines.append(f"  {prefix}{key}{default}{text}")
+    return lines
+
+
+def _inner(annotation: Any) -> list[tuple[type[Section], str]]:
+    """Return the sections that a key may hold, several for a choice, and where below it."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [(annotation, "")]
+    below = {tuple: "0.", dict: "NAME."}.get(getattr(annotation, "__origin__", None))
+    found = [pair for argument in get_args(annotation) for pair in _inner(argument)]
+    return [(section, below or place) for section, place in found]
+
+
+def _show(value: Any) -> str:
+    return str(value) if not isinstance(value, tuple) else "[" + ", ".join(map(str, value)) + "]"
