@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from data_prep import shards
-from data_prep.row_group import RowGroup, Sample
-from data_prep.shards import Shape
+from data_prep.row_group import RowGroup
+from data_prep.sample import Sample, Shape
 from infra import artifact, storage
 from infra.config import Section
 from infra.errors import UserError
-from infra.seeding import rng
+from infra.seeding import derive, rng
 
 SHUFFLE_ROW_GROUPS = 8  # of one shape are mixed at once, and so kept in memory
 _FOOTERS_AT_ONCE = 16
@@ -114,10 +114,10 @@ class _Bucket:
 
 
 class Loader:
-    """Read samples of pixel or token shards.
+    """Reads samples of shards of frames or tokens.
 
     Args:
-        uri: a finished artifact of kind ``pixels`` or ``tokens``.
+        uri: a finished artifact of kind ``frames`` or ``tokens``.
         split: ``"train"`` or ``"validation"``.
         mix: the frame counts to draw, with their weights.
         steps: how many steps the stage has.
@@ -131,7 +131,7 @@ class Loader:
     def __init__(
         self, uri: str, split: str, mix: Sequence[Mix], steps: int, batch_size: int, seed: int
     ) -> None:
-        self.kind = artifact.read(uri, ("pixels", "tokens")).kind
+        self.kind = artifact.read(uri, ("frames", "tokens")).kind
         self.batch_size, self.seed, self._split = batch_size, seed, split
         self._groups: list[_Group] = []
         self._cache: OrderedDict[int, RowGroup] = OrderedDict()
@@ -166,14 +166,19 @@ class Loader:
         groups, items = bucket.shuffled(places, self.seed, "epoch", *bucket.shape)
         held = self._rows(groups)
         return [
-            held[group].sample(item, bucket.shape, self._offset(bucket, place))
+            held[group].sample(
+                item,
+                bucket.shape,
+                self._offset(bucket, place),
+                derive(self.seed, "sample", step, place - first),
+            )
             for place, group, item in zip(
                 places.tolist(), groups.tolist(), items.tolist(), strict=True
             )
         ]
 
     def _offset(self, bucket: _Bucket, place: int) -> float | None:
-        """Return how far a window of pixels is shifted; codes stay where they were cut."""
+        """Return how far a window of frames is shifted; codes stay where they were cut."""
         if self.kind == "tokens":
             return None
         return rng(self.seed, "offset", *bucket.shape, *divmod(place, bucket.size)).random()
@@ -188,7 +193,8 @@ class Loader:
             bucket = self._buckets[longest[at]]
             group, item = bucket.ordered(int(place - (ends[at] - bucket.size)))
             rows = self._rows(np.array([group]))[group]
-            samples.append(rows.sample(item, bucket.shape, None))
+            seed = derive(self.seed, "held out", len(samples))
+            samples.append(rows.sample(item, bucket.shape, None, seed))
         return samples
 
     def _of_length(self, frames: int) -> list[int]:
@@ -232,7 +238,7 @@ class Loader:
         return [((f, height, width), frames // f) for f in lengths if frames >= f]
 
     def _footer(self, file: str) -> list[shards.Held]:
-        expected = shards.PIXELS if self.kind == "pixels" else shards.TOKENS
+        expected = shards.FRAMES if self.kind == "frames" else shards.TOKENS
         with storage.open_input(file) as source:
             parquet = pq.ParquetFile(source)
             try:

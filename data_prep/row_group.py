@@ -1,4 +1,4 @@
-"""The items of one row group of shards: which there are of each shape, and what each holds."""
+"""One row group of shards in memory, and the windows of each shape that it holds."""
 
 import itertools
 from typing import Any
@@ -7,11 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data_prep.shards import Shape
-
-Sample = dict[str, Any]
-"""A row's columns, with ``pixels`` (T,H,W,3) uint8 or ``ids`` (T,H,W) int32 of one window. The
-arrays are views of the shard's memory and may not be written to."""
+from data_prep.sample import Sample, Shape
 
 
 class RowGroup:
@@ -20,11 +16,11 @@ class RowGroup:
     Args:
         table: the row group.
         split: whose clips are items.
-        kind: of the shards, ``"pixels"`` or ``"tokens"``.
+        kind: of the shards, ``"frames"`` or ``"tokens"``.
     """
 
     def __init__(self, table: pa.Table, split: str, kind: str) -> None:
-        bulk = "pixels" if kind == "pixels" else "windows"
+        bulk = "pixels" if kind == "frames" else "windows"
         lists = ["text_ids"] if kind == "tokens" else []
         self._light = table.drop_columns([bulk, *lists]).to_pylist()
         self._bulk = _whole(table[bulk])
@@ -33,20 +29,22 @@ class RowGroup:
         if kind == "tokens":
             windows = self._bulk.flatten()
             self._frames = windows.field("frames").to_numpy()
+            self._starts = windows.field("start_frame").to_numpy()
             self._row_ends = np.asarray(self._bulk.value_lengths()).cumsum()
             self._sizes = windows.field("shape").flatten().to_numpy().reshape(-1, 3)[:, 1:]
             self._ids = _lists(windows.field("ids"))
             for row, text in zip(self._light, _lists(_whole(table["text_ids"])), strict=True):
                 row["text_ids"] = text
 
-    def sample(self, item: int, shape: Shape, offset: float | None) -> Sample:
-        """Return one window; `offset` in [0, 1) shifts a window of pixels by part of its length."""
+    def sample(self, item: int, shape: Shape, offset: float | None, seed: int) -> Sample:
+        """Return one window; `offset` in [0, 1) shifts a window of frames by part of its length."""
         rows, windows = self._items.get(shape) or self._places(shape)
         row, window = rows[item], windows[item]
         light = self._light[row]
         frames, height, width = shape
         if self._kind == "tokens":
-            return {**light, "ids": self._ids[window].reshape(-1, height, width)}
+            data = self._ids[window].reshape(-1, height, width)
+            return self._as_sample(light, shape, seed, data, self._starts[window])
         slack = light["frames"] - frames
         spread = max(slack - (window * frames), 0) if offset is not None else 0
         start = window * frames + round((offset or 0.0) * min(spread, frames - 1))
@@ -57,8 +55,15 @@ class RowGroup:
             count=frames * height * width * 3,
             offset=start * height * width * 3,
         )
-        pixels = part.reshape(frames, height, width, 3)
-        return {**light, "pixels": pixels, "start_frame": start}
+        return self._as_sample(light, shape, seed, part.reshape(frames, height, width, 3), start)
+
+    @staticmethod
+    def _as_sample(
+        light: dict[str, Any], shape: Shape, seed: int, data: np.ndarray, start_frame: int
+    ) -> Sample:
+        about = {name: light[name] for name in ("clip_id", "caption", "fps")}
+        text = light.get("text_ids")
+        return Sample(data, text, shape, seed, start_frame=int(start_frame), **about)
 
     def _places(self, shape: Shape) -> tuple[list[int], list[int]]:
         """Return the row and the window of every item of a shape."""

@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_prep.sample import Shape
+
 VERSION = "3"
 _SHAPES = "longtake.shapes"
 
-Shape = tuple[int, int, int]
-"""Frames, height, width: of pixels in pixels, of tokens in latent rows and columns."""
 Held = dict[str, dict[Shape, int]]
 """Split to shape to how many."""
 
@@ -45,8 +45,8 @@ def _schema(name: str, fields: list[pa.Field]) -> pa.Schema:
     return pa.schema(fields, metadata={"longtake.schema": name, "longtake.version": VERSION})
 
 
-PIXELS = _schema(
-    "pixels",
+FRAMES = _schema(
+    "frames",
     [
         *_PROVENANCE,
         pa.field("height", pa.int32(), nullable=False),

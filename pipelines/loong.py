@@ -2,7 +2,7 @@
 
 ::
 
-    videos ─prepare─▶ clips ─tokenize─▶ pixels ─train_tokenizer─▶ tokenizer
+    videos ─prepare─▶ clips ─tokenize─▶ frames ─train_tokenizer─▶ tokenizer
                                           └──────────tokenize──────────┴─▶ tokens
     tokens ─train_autoregressive─▶ autoregressive ─generate─▶ videos ─evaluate─▶ report
                                                                └(upscale)┘
@@ -32,7 +32,7 @@ from ray_jobs import (
 
 Settings = dict[str, Any]
 STEPS = (
-    *("prepare", "pixels", "tokenizer", "tokens"),
+    *("prepare", "frames", "tokenizer", "tokens"),
     *("autoregressive", "generate", "upscale", "report"),
 )
 
@@ -48,7 +48,7 @@ class LoongConfig(Section):
     demo_film: bool = False
     """Without `input`, fetch the demo's film (Big Buck Bunny) instead of refusing."""
     prepare: Settings = Field(default_factory=dict)
-    pixels: Settings = Field(default_factory=dict)
+    frames: Settings = Field(default_factory=dict)
     """`tokenize` without a tokenizer: frames at model resolution."""
     tokenizer: Settings = Field(default_factory=dict)
     tokens: Settings = Field(default_factory=dict)
@@ -70,12 +70,12 @@ def steps(config: LoongConfig) -> list[Step]:
     made = [
         step("prepare", prepare.JOB, config.prepare,
              input=[_videos(config)], output=out["prepare"], **common),
-        step("pixels", tokenize.JOB, config.pixels,
-             input=[out["prepare"]], output=out["pixels"], **common),
+        step("frames", tokenize.JOB, config.frames,
+             input=[out["prepare"]], output=out["frames"], **common),
         step("tokenizer", train_tokenizer.JOB, config.tokenizer,
-             input=[out["pixels"]], output=out["tokenizer"], **common),
+             input=[out["frames"]], output=out["tokenizer"], **common),
         step("tokens", tokenize.JOB, config.tokens,
-             input=[out["pixels"]], tokenizer=out["tokenizer"], output=out["tokens"], **common),
+             input=[out["frames"]], tokenizer=out["tokenizer"], output=out["tokens"], **common),
         step("autoregressive", train_autoregressive.JOB, config.autoregressive,
              input=[out["tokens"]], output=out["autoregressive"], **common),
         step("generate", generate.JOB, config.generate,

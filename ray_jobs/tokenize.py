@@ -1,7 +1,7 @@
 """Turn clips into shards: pixels at model resolution, or a tokenizer's codes of them.
 
-input: a finished artifact of kind `clips` or `pixels`. Without `tokenizer` the output has kind
-`pixels` (what tokenizers train on); with one it has kind `tokens` (what autoregressive models
+input: a finished artifact of kind `clips` or `frames`. Without `tokenizer` the output has kind
+`frames` (what tokenizers train on); with one it has kind `tokens` (what autoregressive models
 train on). Pixels that are there already are read, not decoded again.
 """
 
@@ -189,11 +189,11 @@ def run(config: TokenizeConfig, output: Output) -> dict[str, Any]:
     if kind == "clips":
         cut, source = _parts_of_clips(config), PixelWorker(config)
     else:
-        files = storage.list_files(storage.join(config.input[0], "pixels"), (".parquet",))
+        files = storage.list_files(storage.join(config.input[0], "frames"), (".parquet",))
         cut, source = [[{"file": file}] for file in files], StoredPixelWorker()
     if config.tokenizer is None:
         factory = parts.Factory(PixelWorker, {"config": config})
-        parts.write(output, "pixels", shards.PIXELS, cut, factory, config.resources)
+        parts.write(output, "frames", shards.FRAMES, cut, factory, config.resources)
         return _pixel_summary(output)
     factory = parts.Factory(TokenWorker, {"config": config, "source": source})
     parts.write(output, "tokens", shards.TOKENS, cut, factory, config.resources)
@@ -203,7 +203,7 @@ def run(config: TokenizeConfig, output: Output) -> dict[str, Any]:
 def _source(config: TokenizeConfig) -> tuple[artifact.ArtifactInfo, str]:
     if len(config.input) != 1:
         raise UserError(f"input: {len(config.input)} URIs; allowed is one artifact")
-    info = artifact.read(config.input[0], ("clips", "pixels"))
+    info = artifact.read(config.input[0], ("clips", "frames"))
     return info, info.kind
 
 
@@ -241,7 +241,7 @@ def _pixel_summary(output: Output) -> dict[str, Any]:
     clips = frames = 0
     splits = {TRAIN: 0, VALIDATION: 0}
     sizes = Counter[str]()
-    for table in parts.scan(output.uri, "pixels", ["split", "frames", "height", "width"]):
+    for table in parts.scan(output.uri, "frames", ["split", "frames", "height", "width"]):
         clips += table.num_rows
         frames += int(table["frames"].to_numpy().sum())
         for split in table["split"].to_pylist():
@@ -281,7 +281,7 @@ def _token_summary(config: TokenizeConfig, output: Output) -> dict[str, Any]:
 
 
 def _kind(config: TokenizeConfig) -> str:
-    return "tokens" if config.tokenizer else "pixels"
+    return "tokens" if config.tokenizer else "frames"
 
 
 JOB = Job("tokenize", _kind, TokenizeConfig, plan, run)

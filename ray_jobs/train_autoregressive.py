@@ -5,6 +5,7 @@ input: a finished artifact of kind `tokens`. output: the trained model (`model.s
 """
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -13,7 +14,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from data_prep.loader import Loader, Sample
+from data_prep.loader import Loader
+from data_prep.sample import Sample
 from data_prep.sampling import TRAIN
 from infra import artifact
 from infra.artifact import Output
@@ -117,7 +119,7 @@ class AutoregressiveTask:
         for sample in samples:
             nll_BTHW = model(self._batch([sample], device))
             total += float(nll_BTHW.sum())
-            counts += np.bincount(sample["ids"].ravel(), minlength=counts.size)
+            counts += np.bincount(sample.data.ravel(), minlength=counts.size)
             for name, value in frame_range_losses(nll_BTHW).items():
                 ranges[name].append(float(value))  # as many tokens in a range, whichever the clip
         loss = total / int(counts.sum())
@@ -126,7 +128,7 @@ class AutoregressiveTask:
             "loss_nats": loss,
             **{name: float(np.mean(values)) for name, values in ranges.items()},
             "unigram_entropy_nats": float(unigram_entropy_nats(counts)),
-            "clips": len({sample["clip_id"] for sample in samples}),
+            "clips": len({sample.clip_id for sample in samples}),
             "windows": len(samples),
             "tokens": int(counts.sum()),
         }, {}
@@ -141,15 +143,15 @@ class AutoregressiveTask:
         exported.fill(cast(NextToken, model).llama, uri, "autoregressive")
 
     def _batch(self, samples: list[Sample], device: torch.device) -> TokenBatch:
-        codes_BTHW = torch.from_numpy(np.stack([sample["ids"] for sample in samples])).long()
-        text = [sample["text_ids"] for sample in samples]
+        codes_BTHW = torch.from_numpy(np.stack([sample.data for sample in samples])).long()
+        text = [[] if sample.text is None else sample.text.tolist() for sample in samples]
         return build_batch(self._config, text, codes_BTHW).to(device)
 
 
 def _less_prompt(sample: Sample, share: float) -> Sample:
     """Return the sample, of so large a share of all without its prompt."""
-    drawn = torch.rand((), generator=torch.Generator().manual_seed(sample["seed"]))
-    return {**sample, "text_ids": []} if drawn < share else sample
+    drawn = torch.rand((), generator=torch.Generator().manual_seed(sample.seed))
+    return replace(sample, text=None) if drawn < share else sample
 
 
 def plan(config: TrainAutoregressiveConfig) -> list[str]:

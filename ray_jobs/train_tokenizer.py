@@ -1,6 +1,6 @@
-"""Train the video tokenizer in stages on pixel shards (Loong, section 3.1 and 4.1).
+"""Train the video tokenizer in stages on frames (Loong, section 3.1 and 4.1).
 
-input: a finished artifact of kind `pixels`. output: the trained tokenizer (`model.safetensors`,
+input: a finished artifact of kind `frames`. output: the trained tokenizer (`model.safetensors`,
 `config.json`), `metrics.jsonl`, TensorBoard events, pictures and checkpoints.
 """
 
@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from data_prep.loader import Sample
+from data_prep.sample import Sample
 from infra import artifact, storage
 from infra.artifact import Output
 from infra.config import JobConfig, Uri
@@ -120,9 +120,9 @@ class TokenizerTask:
                 rows += [_frames(x_BCTHW), _frames(y_BCTHW)]
         use = usage(torch.cat(ids), tokenizer.codebook_size)
         figures = {
-            "clips": len({sample["clip_id"] for sample in samples}),
+            "clips": len({sample.clip_id for sample in samples}),
             "windows": len(samples),
-            "frames": int(samples[0]["pixels"].shape[0]),
+            "frames": int(samples[0].data.shape[0]),
             "psnr_db": float(np.mean(errors)),
             "psnr_constant_colour_db": float(np.mean(baselines)),
             **_halves(halves),
@@ -177,7 +177,7 @@ def _fill_perceptual(perceptual: Perceptual, uri: str) -> None:
 
 
 def _pixels(samples: list[Sample], device: torch.device) -> Tensor:
-    return to_pixels(np.stack([sample["pixels"] for sample in samples]), device)
+    return to_pixels(np.stack([sample.data for sample in samples]), device)
 
 
 def _frames(x_BCTHW: Tensor) -> list[np.ndarray]:
@@ -201,8 +201,8 @@ def plan(config: TrainTokenizerConfig) -> list[str]:
             "tokenizer is judged by copies of the discriminator's weights, which ZeRO 3 shares out)"
         )
     if len(config.input) != 1:
-        raise UserError(f"input: {len(config.input)} URIs; allowed is one artifact of kind pixels")
-    info = artifact.read(config.input[0], ("pixels",))
+        raise UserError(f"input: {len(config.input)} URIs; allowed is one artifact of kind frames")
+    info = artifact.read(config.input[0], ("frames",))
     lines = [f"train a tokenizer on {info.counts.get('clips', 0)} clips of {config.input[0]}"]
     for stage in config.stages:
         lengths = ", ".join(str(mix.frames) for mix in stage.data)

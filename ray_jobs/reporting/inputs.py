@@ -11,7 +11,7 @@ from infra import artifact, storage
 from infra.artifact import ArtifactInfo
 from infra.errors import UserError
 
-KINDS = ("clips", "pixels", "tokenizer", "tokens", "autoregressive", "videos")
+KINDS = ("clips", "frames", "tokenizer", "tokens", "autoregressive", "videos")
 
 
 @dataclass(frozen=True)

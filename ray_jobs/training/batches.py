@@ -5,10 +5,10 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from data_prep.loader import Loader, Sample
+from data_prep.loader import Loader
+from data_prep.sample import Sample
 from data_prep.sampling import VALIDATION
 from infra.errors import UserError
-from infra.seeding import derive
 from ray_jobs.training.config import StageConfig
 
 
@@ -50,12 +50,5 @@ def prefetched(
 
 
 def batch(loader: Loader, step: int, group: int, groups: int) -> list[Sample]:
-    """Return a group's share of a batch; a group is one worker, or those that share sequences.
-
-    Each sample has a ``seed`` that does not depend on who reads it.
-    """
-    samples = loader.batch(step, group, groups)
-    first = group * len(samples)
-    for place, sample in enumerate(samples, first):
-        sample["seed"] = derive(loader.seed, "sample", step, place)
-    return samples
+    """Return a group's share of a batch; a group is one worker, or those that share sequences."""
+    return loader.batch(step, group, groups)

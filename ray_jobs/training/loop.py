@@ -14,7 +14,8 @@ import torch
 import torch.distributed as dist
 from torch.utils.flop_counter import FlopCounterMode
 
-from data_prep.loader import Loader, Sample
+from data_prep.loader import Loader
+from data_prep.sample import Sample
 from data_prep.sampling import TRAIN
 from infra import storage
 from infra.progress import Progress, say
@@ -264,7 +265,7 @@ class _Run:
     def _count(self, engine: Engine, stage: StageConfig, samples: list[Sample]) -> float:
         """Return the operations of a step: those of a forward pass, counted once, three times."""
         first = samples[0]
-        shape = (first["ids"] if "ids" in first else first["pixels"]).shape
+        shape = first.data.shape
         if shape not in self.flops:
             engine.module.eval()  # so that the pass leaves no trace
             eager = torch.compiler.set_stance("force_eager")  # compiled operations are not counted

@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 import torch
 
-from data_prep.loader import Sample
+from data_prep.sample import Sample
 from ray_jobs.training.config import StageConfig
 
 Metrics = dict[str, float]
@@ -25,7 +25,7 @@ class Task(Protocol):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:
         """Return the scalar loss, metrics to log (detached scalars) and how many units it read.
 
-        Draw from ``torch.Generator().manual_seed(sample["seed"])`` what is random for a sample:
+        Draw from ``torch.Generator().manual_seed(sample.seed)`` what is random for a sample:
         it is the same however many workers share the batch. The global generator is seeded too,
         by step and rank; workers that share sequences (``run.deepspeed.sequence_parallel``) get the
         same samples and the same seed, and must return the same loss of whole sequences.

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from data_prep.loader import Sample
+from data_prep.sample import Sample
 from data_prep.sampling import VALIDATION
 from ray_jobs.training import batches, zero
 from ray_jobs.training.async_validation import AsyncValidation, ValidationResult, saved

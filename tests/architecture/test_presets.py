@@ -120,7 +120,7 @@ def test_the_report_is_of_enlarged_videos_where_there_are_any(preset: str, size_
             enlarged = steps["upscale"]
             assert isinstance(enlarged, UpscaleConfig)
             assert enlarged.input == ("/out/generate",)
-            assert loaded.pixels["sizes"][0]["height_px"] * enlarged.scale == 512
+            assert loaded.frames["sizes"][0]["height_px"] * enlarged.scale == 512
 
 
 def test_what_a_late_step_lacks_stops_the_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

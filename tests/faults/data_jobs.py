@@ -18,7 +18,7 @@ from models import weights
 from models.tokenizer import CVQConfig, TokenizerConfig, VideoTokenizer
 from ray_jobs import prepare, tokenize
 
-STEPS = ("prepare", "pixels", "tokens")
+STEPS = ("prepare", "frames", "tokens")
 MEASURED = ("cpu_seconds", "peak_rss_bytes")
 PLACES = ("source_id", "uri")
 
@@ -32,10 +32,10 @@ def jobs(videos: str, tokenizer: str, output: str) -> list[tuple[Job[Any], JobCo
         "part_s": 0.1,  # a clip each
         "validation_share": 0.3,
     }
-    pixels = {"input": [f"{output}/prepare"], **shape}
-    tokens = {"input": [f"{output}/pixels"], "tokenizer": tokenizer, **shape}
+    frames = {"input": [f"{output}/prepare"], **shape}
+    tokens = {"input": [f"{output}/frames"], "tokenizer": tokenizer, **shape}
     tokens["windows"] = [{"frames": 1, "stride": 8}, {"frames": 5, "stride": 5}]
-    trees = dict(zip(STEPS, (kept, pixels, tokens), strict=True))
+    trees = dict(zip(STEPS, (kept, frames, tokens), strict=True))
     kinds = (prepare.JOB, tokenize.JOB, tokenize.JOB)
     return [
         (job, build(job.config, {**tree, "output": f"{output}/{name}"}))
@@ -67,7 +67,7 @@ def committed(output: str) -> int:
 def outcome(output: str) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of all tables, less what is measured and where files are."""
     found = {}
-    for name, folder in zip(STEPS, ("clips", "pixels", "tokens"), strict=True):
+    for name, folder in zip(STEPS, ("clips", "frames", "tokens"), strict=True):
         rows = []
         for file in storage.list_files(f"{output}/{name}/{folder}"):
             with storage.open_input(file) as source:

@@ -97,7 +97,7 @@ def undisturbed(corpus: Path, start: Start, tmp_path_factory: pytest.TempPathFac
     rows = outcome(output)
     statuses = [row["status"] for row in rows["prepare"]]
     assert {"kept", "filtered", "quarantined"} == set(statuses)
-    assert len(rows["tokens"]) == len(rows["pixels"]) >= 8
+    assert len(rows["tokens"]) == len(rows["frames"]) >= 8
     return rows, committed(output)
 
 

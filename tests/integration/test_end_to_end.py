@@ -36,9 +36,9 @@ def test_film_in_long_video_and_report_out(finished: str):
         + sum(prepared["quarantined"].values())
     )
     assert prepared["inputs"] == accounted == 3
-    assert summaries["pixels"]["validation"] >= 1
-    assert summaries["pixels"]["failed"] == []
-    assert summaries["pixels"]["sizes"].keys() == {"40x24", "56x24"}
+    assert summaries["frames"]["validation"] >= 1
+    assert summaries["frames"]["failed"] == []
+    assert summaries["frames"]["sizes"].keys() == {"40x24", "56x24"}
     assert summaries["tokenizer"]["validation"]["psnr_constant_colour_db"] > 5
     assert summaries["tokens"]["windows"].keys() == {"1", "5", "9"}
     assert summaries["autoregressive"]["validation"]["unigram_entropy_nats"] > 0

@@ -159,8 +159,8 @@ def test_thresholds_that_cannot_be_are_refused_in_one_line(clips: str, filters, 
 
 
 def test_inputs_that_are_no_clip_table_are_refused(clips: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="of kind 'pixels'; expected clips"):
-        JOB.plan(_settings(synthetic.shards(tmp_path, "pixels")))
+    with pytest.raises(UserError, match="of kind 'frames'; expected clips"):
+        JOB.plan(_settings(synthetic.shards(tmp_path, "frames")))
     with pytest.raises(UserError, match="no artifact here"):
         JOB.plan(_settings(str(tmp_path)))
     two = config.build(SelectConfig, {"input": [clips, clips], "output": "/unused"})
@@ -275,9 +275,9 @@ def test_tables_to_compare_with_are_checked(clips: str, copied: str, tmp_path: P
         JOB.plan(_copies(clips, near_duplicate_bits=4, against=clips))
     with pytest.raises(UserError, match="near_duplicate_bits, which is not stated"):
         JOB.plan(_copies(clips, against=copied))
-    pixels = synthetic.shards(tmp_path, "pixels")
-    with pytest.raises(UserError, match="'pixels'; expected clips"):
-        JOB.plan(_copies(clips, near_duplicate_bits=4, against=pixels))
+    frames = synthetic.shards(tmp_path, "frames")
+    with pytest.raises(UserError, match="'frames'; expected clips"):
+        JOB.plan(_copies(clips, near_duplicate_bits=4, against=frames))
     with pytest.raises(UserError, match="near_duplicate_bits: 9 is not allowed"):
         _copies(clips, near_duplicate_bits=9)
     shutil.copytree(copied, tmp_path / "old")

@@ -5,13 +5,15 @@ import pytest
 import torch
 
 from data_prep.loader import Mix
+from data_prep.sample import Sample
 from ray_jobs.train_autoregressive import ARStageConfig, AutoregressiveTask, NextToken
 from tests.models.autoregressive.conftest import TINY
 
 
-def sample(number: int, text: list[int]) -> dict:
+def sample(number: int, text: list[int]) -> Sample:
     ids = np.random.default_rng(number).integers(TINY.vocabulary.video, size=(2, 2, 2))
-    return {"clip_id": f"c{number}", "ids": ids, "text_ids": text, "seed": 1_000_003 * number}
+    prompt, seed = np.array(text, np.int32), 1_000_003 * number
+    return Sample(ids, prompt, (5, 2, 2), seed, f"c{number}", None, 12.0, 0)
 
 
 def stage(prompt_dropout: float) -> ARStageConfig:
@@ -70,8 +72,6 @@ def test_a_sample_loses_its_prompt_whatever_it_is_batched_with(
 
 def test_validation_leaves_no_prompt_out(task: AutoregressiveTask, model: NextToken):
     samples = [sample(number, [7, 8, 9]) for number in range(8)]
-    for one in samples:
-        del one["seed"]
     with torch.no_grad():
         judged, _ = task.validate(model, samples)
     assert judged["loss"] == pytest.approx(np.mean(losses(task, model, 0, [7, 8, 9])[:8]), rel=1e-5)

@@ -23,7 +23,7 @@ STAGE = StageConfig(name="a", steps=1, batch_size=2, data=(Mix(frames=1),))
 
 @pytest.fixture(scope="module")
 def pixels(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_data(tmp_path_factory.mktemp("data"))["pixels"]
+    return write_data(tmp_path_factory.mktemp("data"))["frames"]
 
 
 @pytest.fixture(scope="module")

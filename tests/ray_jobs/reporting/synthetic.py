@@ -171,7 +171,7 @@ def clips(
 
 
 def shards(root: Path, kind: str) -> str:
-    """An artifact of kind "pixels" or "tokens"; the report reads only its summary."""
+    """An artifact of kind "frames" or "tokens"; the report reads only its summary."""
     folder = root / kind
     folder.mkdir(parents=True)
     summary = {
@@ -182,7 +182,7 @@ def shards(root: Path, kind: str) -> str:
         "codebook_used": 431,
         "unigram_entropy_nats": 5.31,
     }
-    return mark(folder, kind, summary, 41.0 if kind == "pixels" else 12.5, {"fps": 12.0})
+    return mark(folder, kind, summary, 41.0 if kind == "frames" else 12.5, {"fps": 12.0})
 
 
 def tokenizer(root: Path, psnr_db: float = 24.6, used: int = 431, late_loss_db: float = 0.7) -> str:
@@ -284,7 +284,7 @@ def every(root: Path) -> list[str]:
     """One artifact of each kind."""
     return [
         clips(root),
-        shards(root, "pixels"),
+        shards(root, "frames"),
         tokenizer(root),
         shards(root, "tokens"),
         autoregressive(root),

@@ -27,7 +27,7 @@ def undrawn(monkeypatch) -> None:
 def inputs(tmp_path_factory) -> dict[str, str]:
     return dict(
         zip(
-            ("clips", "pixels", "tokenizer", "tokens", "autoregressive", "videos"),
+            ("clips", "frames", "tokenizer", "tokens", "autoregressive", "videos"),
             synthetic.every(tmp_path_factory.mktemp("artifacts")),
             strict=True,
         )
@@ -77,8 +77,8 @@ def test_a_section_for_each_artifact_and_no_other(tmp_path, inputs, measured, ki
 
 @pytest.mark.usefixtures("undrawn")
 def test_the_shards_alone_make_a_report(tmp_path, inputs):
-    page, _ = report(tmp_path, [inputs["tokens"], inputs["pixels"]])
-    assert "Finished artifacts: pixels, tokens." in page
+    page, _ = report(tmp_path, [inputs["tokens"], inputs["frames"]])
+    assert "Finished artifacts: frames, tokens." in page
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from data_prep import shards
-from data_prep.loader import Mix, Sample
+from data_prep.loader import Mix
+from data_prep.sample import Sample
 from infra import artifact
 from infra.config import JobConfig, Resources
 from models.autoregressive.config import ARConfig
@@ -87,8 +88,8 @@ class DiTTask:
     ) -> tuple[Tensor, dict[str, Tensor], int]:
         clean, noise, times = [], [], []
         for sample in samples:
-            draws = torch.Generator().manual_seed(sample["seed"])
-            patches = _patches(sample["pixels"])
+            draws = torch.Generator().manual_seed(sample.seed)
+            patches = _patches(sample.data)
             clean.append(patches)
             noise.append(torch.randn(patches.shape, generator=draws))
             times.append(torch.rand((), generator=draws))
@@ -97,13 +98,11 @@ class DiTTask:
         kind = next(model.parameters()).dtype
         velocity_BNP = model(mixed.to(kind), time_B)
         loss = F.mse_loss(velocity_BNP.float(), noise_BNP - x_BNP)
-        return loss, {"mse": loss.detach()}, sum(len(sample["pixels"]) for sample in samples)
+        return loss, {"mse": loss.detach()}, sum(len(sample.data) for sample in samples)
 
     def validate(
         self, model: nn.Module, samples: list[Sample]
     ) -> tuple[dict[str, Any], dict[str, bytes]]:
-        for number, sample in enumerate(samples):
-            sample["seed"] = number
         return {"mse": float(self.loss(model, samples, None)[0])}, {}  # pyright: ignore
 
     def export(self, state: dict[str, Tensor], folder: str) -> None:
@@ -170,10 +169,10 @@ ADVERSARIAL = TOKENIZER.model_copy(
 )
 KINDS = {
     "tokenizer": Kind(
-        lambda: TokenizerTask(TOKENIZER), "pixels", StageConfig, low_precision=False
+        lambda: TokenizerTask(TOKENIZER), "frames", StageConfig, low_precision=False
     ),
     "adversarial": Kind(
-        lambda: TokenizerTask(ADVERSARIAL), "pixels", StageConfig, low_precision=False, most_zero=2
+        lambda: TokenizerTask(ADVERSARIAL), "frames", StageConfig, low_precision=False, most_zero=2
     ),
     "autoregressive": Kind(
         lambda: AutoregressiveTask(
@@ -182,7 +181,7 @@ KINDS = {
         ),
         "tokens", partial(ARStageConfig, prompt_dropout=0.25), 2, sequences=True,
     ),
-    "dit": Kind(DiTTask, "pixels", StageConfig, 2),
+    "dit": Kind(DiTTask, "frames", StageConfig, 2),
 }  # fmt: skip
 
 
@@ -210,7 +209,7 @@ def write_data(folder: Path) -> dict[str, str]:
         tokens.append({**about, **text, "windows": windows})
     made = {}
     for kind, schema, rows in (
-        ("pixels", shards.PIXELS, pixels),
+        ("frames", shards.FRAMES, pixels),
         ("tokens", shards.TOKENS, tokens),
     ):
         output = artifact.begin(kind, JobConfig(input=(str(folder),), output=str(folder / kind)))

@@ -12,6 +12,7 @@ import pytest
 
 from data_prep import shards
 from data_prep.loader import Loader, Mix
+from data_prep.sample import Sample
 from infra import artifact
 from infra.config import JobConfig
 from infra.errors import UserError
@@ -34,12 +35,12 @@ def pixels(tmp_path: Path) -> str:
         for number, frames in enumerate((*FRAMES, 70))
     ]  # fmt: skip
     output = artifact.begin(
-        "pixels", JobConfig(input=(str(tmp_path),), output=str(tmp_path / "pixels"))
+        "frames", JobConfig(input=(str(tmp_path),), output=str(tmp_path / "frames"))
     )
-    Path(output.path("pixels", "")).mkdir()
-    with shards.Writer(output.path("pixels", "part.parquet"), shards.PIXELS) as writer:
-        writer.write_table(pa.Table.from_pylist(rows, shards.PIXELS))
-    artifact.finish(output, "pixels", {}, time.monotonic())
+    Path(output.path("frames", "")).mkdir()
+    with shards.Writer(output.path("frames", "part.parquet"), shards.FRAMES) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, shards.FRAMES))
+    artifact.finish(output, "frames", {}, time.monotonic())
     return output.uri
 
 
@@ -49,14 +50,14 @@ def stage(*frames: int) -> StageConfig:
 
 def test_judges_every_length_of_the_stage_so_that_short_clips_count_too(pixels: str):
     judged = held_out(pixels, stage(1, 17, 65), count=3)
-    lengths = [sample["pixels"].shape[0] for sample in judged]
+    lengths = [sample.data.shape[0] for sample in judged]
     assert lengths == [65, 17, 17, 17, 1, 1, 1]
-    assert {sample["clip_id"] for sample in judged} >= {"c0", "c2", "c3"}
-    assert "c4" not in {sample["clip_id"] for sample in judged}
+    assert {sample.clip_id for sample in judged} >= {"c0", "c2", "c3"}
+    assert "c4" not in {sample.clip_id for sample in judged}
 
 
 def test_passes_over_a_length_that_no_held_out_clip_has(pixels: str):
-    lengths = [sample["pixels"].shape[0] for sample in held_out(pixels, stage(17, 129), count=1)]
+    lengths = [sample.data.shape[0] for sample in held_out(pixels, stage(17, 129), count=1)]
     assert lengths == [17]
     with pytest.raises(UserError, match="no validation clip of 129 frames"):
         held_out(pixels, stage(129), count=1)
@@ -81,14 +82,14 @@ class Late(Loader):
         super().__init__(uri, "train", [Mix(frames=1), Mix(frames=5)], 9, 2, seed=3)
         self.late, self.through = step, Event()
 
-    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> list[dict]:
+    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> list[Sample]:
         if step == self.late:
             assert self.through.wait(60)
         return super().batch(step, rank, world_size)
 
 
-def places(samples: list[dict]) -> list[tuple]:
-    return [(s["pixels"].shape, s["start_frame"], s["seed"]) for s in samples]
+def places(samples: list[Sample]) -> list[tuple]:
+    return [(s.data.shape, s.start_frame, s.seed) for s in samples]
 
 
 @pytest.mark.parametrize("depth", [0, 1, 3])

@@ -31,8 +31,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 def pixels(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Sixteen clips of moving gradients, as pixel shards."""
     folder = tmp_path_factory.mktemp("pixels")
-    config = JobConfig(input=(str(folder),), output=str(folder / "pixels"))
-    output = artifact.begin("pixels", config)
+    config = JobConfig(input=(str(folder),), output=str(folder / "frames"))
+    output = artifact.begin("frames", config)
     y, x = np.mgrid[0:16, 0:16]
     rows = []
     for clip in range(16):
@@ -47,11 +47,11 @@ def pixels(tmp_path_factory: pytest.TempPathFactory) -> str:
             "frames": 9, "height": 16, "width": 16, "pixels": data.tobytes(),
         })  # fmt: skip
     with (
-        storage.open_output(output.path("pixels", "part-00000.parquet")) as file,
-        shards.Writer(file, shards.PIXELS) as writer,
+        storage.open_output(output.path("frames", "part-00000.parquet")) as file,
+        shards.Writer(file, shards.FRAMES) as writer,
     ):
-        writer.write_table(pa.Table.from_pylist(rows, shards.PIXELS))
-    artifact.finish(output, "pixels", {"clips": 16}, time.monotonic())
+        writer.write_table(pa.Table.from_pylist(rows, shards.FRAMES))
+    artifact.finish(output, "frames", {"clips": 16}, time.monotonic())
     return output.uri
 
 
