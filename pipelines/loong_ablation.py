@@ -21,7 +21,7 @@ from infra import config as configs
 from infra.config import Section, Uri
 from infra.errors import UserError
 from infra.progress import say
-from models.autoregressive.loss import FRAME_RANGES
+from models.autoregressive.loong.loss import FRAME_RANGES
 from pipelines import ablation
 from pipelines.ablation import Prediction
 from pipelines.recipe import Step, main, step

@@ -11,8 +11,8 @@ from infra import artifact, storage
 from infra.config import build
 from infra.errors import UserError
 from models import weights
-from models.autoregressive.config import ARConfig
-from models.autoregressive.model import LongtakeLlama
+from models.autoregressive.loong.config import ARConfig
+from models.autoregressive.loong.model import LongtakeLlama
 from models.tokenizer.config import TokenizerConfig
 from models.tokenizer.model import VideoTokenizer
 

@@ -18,7 +18,6 @@ from ray.actor import ActorHandle
 from ray.util import ActorPool
 
 from data_prep.encode import Mp4Writer
-from data_prep.text import TextTokenizer
 from infra import artifact, storage
 from infra.artifact import Output
 from infra.config import JobConfig
@@ -26,8 +25,9 @@ from infra.errors import UserError
 from infra.job import Job, main
 from infra.progress import Progress
 from infra.seeding import derive
-from models.autoregressive.extension import Cue, Extension, cue_in_force, extend
+from models.autoregressive.loong.extension import Cue, Extension, cue_in_force, extend
 from models.autoregressive.sampling import Sampling
+from models.text.pieces import TextTokenizer
 from ray_jobs import video_table
 from ray_jobs.exported import load_autoregressive, load_tokenizer
 from ray_jobs.prompts import Prompt, over_time, schedule

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from infra.config import Section
 from infra.errors import UserError
-from models.autoregressive.extension import Extension
+from models.autoregressive.loong.extension import Extension
 
 
 class TimedPrompt(Section):

@@ -28,13 +28,13 @@ from data_prep.sampling import (
     nearest,
     window_starts,
 )
-from data_prep.text import TextTokenizer
 from infra import artifact, storage
 from infra.artifact import Output
 from infra.config import JobConfig, Uri
 from infra.errors import UserError, one_line
 from infra.job import Job, main
 from models.evaluation.tokens import unigram_entropy_nats
+from models.text.pieces import TextTokenizer
 from ray_jobs import parts
 from ray_jobs.exported import load_tokenizer, to_pixels, tokenizer_config
 from ray_jobs.parts import Row

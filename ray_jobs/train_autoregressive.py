@@ -23,15 +23,15 @@ from infra.config import JobConfig
 from infra.errors import UserError
 from infra.job import Job, main
 from models import weights
-from models.autoregressive.config import ARConfig
-from models.autoregressive.loss import (
+from models.autoregressive.loong.config import ARConfig
+from models.autoregressive.loong.loss import (
     early_frame_weighted_loss,
     frame_range_losses,
     next_token_loss,
     token_nll,
 )
-from models.autoregressive.model import LongtakeLlama
-from models.autoregressive.sequence import (
+from models.autoregressive.loong.model import LongtakeLlama
+from models.autoregressive.loong.sequence import (
     SPECIALS_PER_SEQUENCE,
     TokenBatch,
     build_batch,

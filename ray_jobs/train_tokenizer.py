@@ -21,10 +21,10 @@ from infra.job import Job, main
 from models import weights
 from models.evaluation.reconstruction import constant_colour_psnr_db, psnr_db
 from models.evaluation.tokens import usage
+from models.losses.lpips import Perceptual
 from models.tokenizer.config import TokenizerConfig
 from models.tokenizer.inflation import TrainedOn, inflate
 from models.tokenizer.model import VideoTokenizer, parameter_count
-from models.tokenizer.perceptual import Perceptual
 from models.tokenizer.training import (
     TrainingTokenizer,
     for_training,

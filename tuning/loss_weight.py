@@ -12,8 +12,8 @@ import torch
 
 from infra.artifact import Output
 from infra.job import Job, execute, main
-from models.autoregressive.loss import frame_range_losses
-from models.autoregressive.sequence import latents_of_frames
+from models.autoregressive.loong.loss import frame_range_losses
+from models.autoregressive.loong.sequence import latents_of_frames
 from ray_jobs import train_autoregressive
 from tuning import sweep
 from tuning.config import SweepConfig

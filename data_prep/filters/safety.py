@@ -1,6 +1,6 @@
 """Safety: leave out clips that are not safe for work.
 
-The score is the highest probability that a model (:mod:`models.scoring.unsafe`) gives to a few
+The score is the highest probability that a model (:mod:`models.perception.unsafe`) gives to a few
 frames of the clip, since a single frame is enough. It is None until ``ray_jobs.score`` has run.
 """
 

@@ -1,8 +1,8 @@
 """Similarity: leave out clips that do not show what their caption says.
 
 The score is the cosine between a caption and a few frames of the clip in the space of a CLIP model
-(:mod:`models.scoring.clip`), their mean. It depends on the model's weights, whose fingerprint is in
-the table's metadata. It is None for clips without a caption, and until ``ray_jobs.score`` has run.
+(:mod:`models.perception.clip`), their mean. It depends on the model's weights, whose fingerprint is
+in the table's metadata. It is None for clips without a caption, and until ``ray_jobs.score`` has run.
 """
 
 from collections.abc import Sequence

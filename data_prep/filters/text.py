@@ -1,7 +1,7 @@
 """Text: leave out clips that are covered by it, such as title cards, slides and credits.
 
 The score is the share of the frame that lies within text boxes, the mean of a few frames of the
-clip. The boxes come from a model (:mod:`models.scoring.text_boxes`), so the score is None until
+clip. The boxes come from a model (:mod:`models.perception.text_boxes`), so the score is None until
 ``ray_jobs.score`` has run.
 """
 

@@ -3,10 +3,29 @@
 Shapes: B batch, G key-value heads, P positions allocated, S new tokens, E channels of a head.
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
-from models.autoregressive.config import ARConfig
+
+class DecoderShape(Protocol):
+    """The sizes of a decoder that its cache needs."""
+
+    @property
+    def layers(self) -> int:
+        """Number of blocks."""
+        ...
+
+    @property
+    def key_value_heads(self) -> int:
+        """Heads of keys and values in a block."""
+        ...
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of one head."""
+        ...
 
 
 class KVCache:
@@ -26,7 +45,7 @@ class KVCache:
 
     def __init__(
         self,
-        config: ARConfig,
+        config: DecoderShape,
         batch: int,
         positions: int,
         *,

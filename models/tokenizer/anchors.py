@@ -11,18 +11,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from models.common.ranks import world
+
 CHUNK_ELEMENTS = 2**25
 """Largest similarity matrix held at once: 128 MiB in float32."""
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
 """(n, D) features and (K, D) codes to (n, K), larger is nearer."""
-
-
-def world() -> tuple[int, int]:
-    """Return (rank, ranks) of the default process group, (0, 1) without one."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
 
 
 def chunks(features_ND: Tensor, codes: int) -> Iterator[tuple[int, Tensor]]:

@@ -4,16 +4,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from infra.config import Section, Uri
+from infra.config import Section
+from models.losses.config import AdversarialConfig, PerceptualConfig
 
 STRIDES = ((1, 2, 2), (2, 2, 2), (2, 2, 2))
 """(time, height, width) strides between the four levels: 4x in time, 8x in space."""
 TIME_STRIDE = 4
 SPACE_STRIDE = 8
 LEVELS = len(STRIDES) + 1
-
-GROUPS = 8
-"""Groups of the discriminator's normalisation."""
 
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
@@ -49,34 +47,6 @@ class CVQConfig(Section):
     """Weight of CVQ's contrastive term beside the codebook loss; 0 leaves it out. Loong does not
     say whether it is used; CVQ-VAE's public code has it with weight 1, off by default."""
     contrastive_temperature: Annotated[float, Field(gt=0)] = 0.07
-
-
-class PerceptualConfig(Section):
-    """LPIPS of each frame (Zhang et al. 2018, version 0.1, VGG16). Open in Loong."""
-
-    weights: Uri | None = None
-    """URI of a safetensors file with VGG16 and the linear heads (`models.tokenizer.perceptual` says
-    how to make it); None leaves the term out."""
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    """As in Open-MAGVIT2."""
-
-
-class AdversarialConfig(Section):
-    """A 3-D PatchGAN discriminator. Open in Loong; the defaults are Open-MAGVIT2's where public."""
-
-    weight: Annotated[float, Field(ge=0)] = 0.3
-    """Of the tokenizer's term; the discriminator's own loss has weight 1 in its own gradient."""
-    objective: Literal["hinge", "non_saturating"] = "hinge"
-    lecam_weight: Annotated[float, Field(ge=0)] = 0.05
-    """Of the LeCam regularisation in the discriminator's loss; 0 leaves it out."""
-    lecam_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    """Share of the running mean logits that a step keeps."""
-    start_step: Count = 0
-    """Training passes (one for each micro-batch) before either side sees the other."""
-    channels: Annotated[int, Field(ge=GROUPS, multiple_of=GROUPS)] = 64
-    """Of the discriminator's first convolution; doubled by each later one, up to eight times."""
-    layers: Size = 3
-    """Convolutions with stride 2."""
 
 
 class TokenizerConfig(Section):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from infra.seeding import derive
+from models.common.ranks import world
 from models.tokenizer import anchors
 from models.tokenizer.config import CVQConfig
 
@@ -135,7 +136,7 @@ class ClusteringVQ(nn.Module):
     def _share(self, ids_BTHW: Tensor) -> Tensor:
         """Return the share of features that chose each code; over all ranks in training."""
         count_K = torch.bincount(ids_BTHW.flatten(), minlength=self.config.size).double()
-        if self.training and anchors.world()[1] > 1:
+        if self.training and world()[1] > 1:
             dist.all_reduce(count_K)
         return (count_K / count_K.sum()).float()
 

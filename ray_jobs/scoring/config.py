@@ -61,7 +61,11 @@ class StagesConfig(Section):
 
     def check(self) -> None:
         """Raise UserError when what a stage needs is not there."""
-        from models.scoring import clip, text_boxes, unsafe  # not where a config is only carried to
+        from models.perception import (  # not where a config is only carried to
+            clip,
+            text_boxes,
+            unsafe,
+        )
 
         if self.safety:
             unsafe.check(self.safety.num_gpus)
@@ -78,7 +82,7 @@ class StagesConfig(Section):
 
     def weights(self) -> dict[str, str]:
         """Return metadata that says by which weights the scores were made."""
-        from models.scoring import clip
+        from models.perception import clip
 
         if self.clip is None or self.clip.weights is None:
             return {}

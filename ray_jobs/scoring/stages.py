@@ -67,7 +67,7 @@ class SafetyActor:
 
     def __init__(self, stage: BatchedStage) -> None:
         """Load the model."""
-        from models.scoring.unsafe import Unsafe
+        from models.perception.unsafe import Unsafe
 
         self._model = Unsafe(stage.threads, stage.num_gpus > 0, stage.batch_frames)
 
@@ -86,7 +86,7 @@ class TextActor:
 
     def __init__(self, stage: Stage) -> None:
         """Load the model."""
-        from models.scoring.text_boxes import TextBoxes
+        from models.perception.text_boxes import TextBoxes
 
         self._model = TextBoxes(stage.threads, stage.num_gpus > 0)
 
@@ -107,7 +107,7 @@ class ClipActor:
         """Load the model."""
         import torch
 
-        from models.scoring.clip import Clip
+        from models.perception.clip import Clip
 
         assert stage.weights is not None
         torch.set_num_threads(stage.threads)

@@ -10,9 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from infra import config, storage
 from infra.errors import UserError
-from models.autoregressive.loss import token_nll
-from models.autoregressive.model import LongtakeLlama
-from models.autoregressive.sequence import build_batch
+from models.autoregressive.loong.loss import token_nll
+from models.autoregressive.loong.model import LongtakeLlama
+from models.autoregressive.loong.sequence import build_batch
 from models.tokenizer.model import VideoTokenizer
 from pipelines import loong
 from pipelines.recipe import PRESETS

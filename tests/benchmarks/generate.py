@@ -29,7 +29,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from data_prep.encode import Mp4Writer
-from models.autoregressive import (
+from models.autoregressive.loong import (
     ARConfig,
     Cue,
     Extension,

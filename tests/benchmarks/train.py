@@ -40,11 +40,11 @@ from data_prep.loader import Loader, Mix
 from infra import artifact, cluster, storage
 from infra.config import JobConfig, build
 from infra.job import execute
-from models.autoregressive.config import ARConfig
-from models.autoregressive.loss import next_token_loss, token_nll
-from models.autoregressive.model import LongtakeLlama
-from models.autoregressive.sequence import TokenBatch, build_batch, frames_of_latents
-from models.autoregressive.vocabulary import Vocabulary
+from models.autoregressive.loong.config import ARConfig
+from models.autoregressive.loong.loss import next_token_loss, token_nll
+from models.autoregressive.loong.model import LongtakeLlama
+from models.autoregressive.loong.sequence import TokenBatch, build_batch, frames_of_latents
+from models.autoregressive.loong.vocabulary import Vocabulary
 from ray_jobs import train_autoregressive
 from ray_jobs.parts import ROW_GROUP_BYTES
 from ray_jobs.training import launch as launching

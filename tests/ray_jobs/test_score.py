@@ -21,7 +21,7 @@ from ray_jobs.score import JOB, ScoreConfig, score_file, units_of
 from ray_jobs.scoring import rows as scoring_rows
 from ray_jobs.scoring.rows import Row, clips_in_a_row, from_arrow, to_arrow
 from ray_jobs.scoring.stages import ACTORS, commit, decode
-from tests.models.scoring import tiny
+from tests.models.perception import tiny
 from tests.ray_jobs import clip_tables as made
 
 ANALYSIS = AnalysisConfig(

@@ -10,12 +10,12 @@ from safetensors.torch import load_file, save_file
 from data_prep.loader import Mix
 from infra.errors import UserError
 from models import weights
+from models.losses.config import PerceptualConfig
 from models.tokenizer import TokenizerConfig
-from models.tokenizer.config import PerceptualConfig
 from models.tokenizer.training import PREFIX, TrainingTokenizer
 from ray_jobs.train_tokenizer import TokenizerTask, TrainTokenizerConfig, plan
 from ray_jobs.training.config import DeepSpeedConfig, RunConfig, StageConfig
-from tests.models.tokenizer.test_perceptual import random_weights
+from tests.models.losses.test_lpips import random_weights
 from tests.ray_jobs.training.runs import ADVERSARIAL, TOKENIZER, write_data
 
 STAGE = StageConfig(name="a", steps=1, batch_size=2, data=(Mix(frames=1),))

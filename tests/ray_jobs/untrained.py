@@ -9,7 +9,7 @@ import torch
 from infra import artifact
 from infra.config import JobConfig
 from models import weights
-from models.autoregressive import ARConfig, LongtakeLlama, Vocabulary
+from models.autoregressive.loong import ARConfig, LongtakeLlama, Vocabulary
 from models.tokenizer import CVQConfig, TokenizerConfig, VideoTokenizer
 
 TOKENIZER = TokenizerConfig(

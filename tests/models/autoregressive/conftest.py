@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.autoregressive import ARConfig, LongtakeLlama, Vocabulary
+from models.autoregressive.loong import ARConfig, LongtakeLlama, Vocabulary
 
 TINY = ARConfig(
     vocabulary=Vocabulary(text=50, video=24),

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from models.autoregressive import LongtakeLlama
 from models.autoregressive.cache import KVCache
+from models.autoregressive.loong import LongtakeLlama
 
 
 def random_ids(batch: int, length: int) -> torch.Tensor:

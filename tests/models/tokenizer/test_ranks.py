@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
-from models.tokenizer import anchors
+from models.common.ranks import world
 from models.tokenizer.config import CVQConfig
 from models.tokenizer.cvq import ClusteringVQ
 
@@ -35,7 +35,7 @@ def _worker(rank: int, folder: str) -> None:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    assert anchors.world() == (rank, 2)
+    assert world() == (rank, 2)
     results = {case: _train(*case, rank, 2) for case in CASES}
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()

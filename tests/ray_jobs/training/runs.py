@@ -23,10 +23,10 @@ from data_prep.loader import Mix
 from data_prep.sample import Sample
 from infra import artifact
 from infra.config import JobConfig, Resources
-from models.autoregressive.config import ARConfig
-from models.autoregressive.vocabulary import Vocabulary
+from models.autoregressive.loong.config import ARConfig
+from models.autoregressive.loong.vocabulary import Vocabulary
+from models.losses.config import AdversarialConfig
 from models.tokenizer import CVQConfig, TokenizerConfig
-from models.tokenizer.config import AdversarialConfig
 from ray_jobs.train_autoregressive import ARStageConfig, AutoregressiveTask
 from ray_jobs.train_tokenizer import TokenizerTask
 from ray_jobs.training.config import DeepSpeedConfig, RunConfig, StageConfig

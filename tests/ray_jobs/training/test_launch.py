@@ -10,8 +10,8 @@ from data_prep.loader import Mix
 from infra.config import JobConfig, Resources, build
 from infra.errors import UserError
 from models import weights
-from models.autoregressive.config import ARConfig
-from models.autoregressive.vocabulary import Vocabulary
+from models.autoregressive.loong.config import ARConfig
+from models.autoregressive.loong.vocabulary import Vocabulary
 from models.tokenizer import CVQConfig, TokenizerConfig
 from ray_jobs.train_autoregressive import AutoregressiveTask, TrainAutoregressiveConfig, plan
 from ray_jobs.train_tokenizer import TokenizerTask

@@ -1,0 +1,1 @@
+"""Text encoders: captions and prompts to what a generator is conditioned on."""

@@ -1,0 +1,95 @@
+"""CLIP: open_clip's own numbers whatever the batch, and one line when something is missing."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from infra.errors import UserError
+from models.perception import clip
+from models.perception.clip import Clip
+from tests.models.perception import tiny
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return tiny.write(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def frames() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (90, 160, 3), dtype=np.uint8) for _ in range(7)]
+
+
+def test_embeddings_are_those_of_open_clip(files, frames) -> None:
+    weights, _ = files
+    ours = Clip(str(weights), None, CPU, 4)
+    theirs, _, prepare = open_clip.create_model_and_transforms(f"local-dir:{weights}")
+    tokens = open_clip.get_tokenizer(f"local-dir:{weights}")(["a grey rabbit", "two bikes"])
+    with torch.inference_mode():
+        pictures = torch.stack([prepare(Image.fromarray(frame)) for frame in frames])
+        images = theirs.eval().encode_image(pictures, normalize=True)
+        texts = theirs.encode_text(tokens, normalize=True)
+    torch.testing.assert_close(ours.embed(frames), images)
+    torch.testing.assert_close(ours.embed_texts(["a grey rabbit", "two bikes"]), texts)
+    assert ours.ratings(images) is None
+
+
+def test_a_frame_has_the_same_embedding_in_any_company(files, frames) -> None:
+    model = Clip(str(files[0]), None, CPU, 4)
+    whole = model.embed(frames)
+    for number, frame in enumerate(frames):
+        assert torch.equal(model.embed([frame])[0], whole[number])
+    assert model.embed([]).shape == model.embed_texts([]).shape == (0, 16)
+
+
+def test_ratings_are_linear_in_the_embedding(files, frames) -> None:
+    weights, head = files
+    model = Clip(str(weights), str(head), CPU, 4)
+    embedded = model.embed(frames)
+    state = clip.files.load_state(head)
+    expected = embedded @ state["weight"][0] + state["bias"]
+    assert model.ratings(embedded) == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_what_is_missing_is_said_in_one_line(files, tmp_path: Path, monkeypatch) -> None:
+    weights, head = files
+    clip.check(str(weights), str(head))
+    with pytest.raises(UserError, match=r"stages.clip.weights: none given, .* such as laion/"):
+        clip.check(None, None)
+    with pytest.raises(UserError, match=r"has no \.safetensors file; expected a directory"):
+        clip.check(str(tmp_path), None)
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"open_clip_config.json not found"):
+        clip.check(str(tmp_path), None)
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": 3}))
+    with pytest.raises(UserError, match="has no model_cfg"):
+        clip.check(str(tmp_path), None)
+    with pytest.raises(UserError, match=r"expected weight \(1, 16\) and bias"):
+        clip.check(str(weights), str(tmp_path / "model.safetensors"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match="no/such is no directory, and as a hub id its") as caught:
+        clip.check("no/such", None)
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_is_unpickled(files, tmp_path: Path) -> None:
+    weights, head = files
+    folder = tmp_path / "pickled"
+    shutil.copytree(weights, folder)
+    (folder / "open_clip_model.safetensors").rename(folder / "open_clip_pytorch_model.bin")
+    with pytest.raises(UserError, match=r"has no \.safetensors file"):
+        Clip(str(folder), None, CPU, 1)
+    torch.save(clip.files.load_state(head), folder / "head.safetensors")
+    with pytest.raises(UserError, match="pickled checkpoints are not loaded"):
+        clip.check(str(weights), str(folder / "head.safetensors"))
