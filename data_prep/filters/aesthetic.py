@@ -1,8 +1,9 @@
 """Aesthetic: leave out clips that people would not find beautiful.
 
 The score is what a linear head makes of a few frames' CLIP embeddings
-(:mod:`models.perception.clip`), their mean; heads trained on ratings from 1 to 10 give about that. It depends on the weights of
-both, whose fingerprints are in the table's metadata, and is None until ``ray_jobs.score`` has run.
+(:mod:`models.perception.clip`), their mean; heads trained on ratings from 1 to 10 give about that.
+It depends on the weights of both, whose fingerprints are in the table's metadata, and is None until
+``ray_jobs.score`` has run.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,8 @@
 
 The score is the cosine between a caption and a few frames of the clip in the space of a CLIP model
 (:mod:`models.perception.clip`), their mean. It depends on the model's weights, whose fingerprint is
-in the table's metadata. It is None for clips without a caption, and until ``ray_jobs.score`` has run.
+in the table's metadata. It is None for clips without a caption, and until ``ray_jobs.score`` has
+run.
 """
 
 from collections.abc import Sequence
