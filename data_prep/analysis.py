@@ -1,4 +1,4 @@
-"""One video in, one row of the clip table out: the only decode that analysis makes.
+"""Analysis of one video or image: one row of the clip table, from a single decode.
 
 A single pass of small frames feeds cut detection, every score, the perceptual hash and thumbnails.
 Memory does not grow with the film: what is held is one chunk of frames, the thumbnails' candidates
@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from data_prep import filters, probe
+from data_prep import filters, probe, thumbnails
 from data_prep.decode import Decoder
 from data_prep.decode_process import DecodeError, DecodeLimits, Usage
 from data_prep.filters import FiltersConfig, duration, motion
@@ -33,7 +33,17 @@ LONG_SIDE_PX = 256
 
 
 _UNKNOWN = (
-    *("video_id", "reason", "detail", "size_bytes", "duration_s", "fps", "width", "height"),
+    *(
+        "video_id",
+        "reason",
+        "detail",
+        "media",
+        "size_bytes",
+        "duration_s",
+        "fps",
+        "width",
+        "height",
+    ),
     *("frames", "codec", "decoder"),
 )
 
@@ -81,10 +91,10 @@ def analyse(
     extra: str | None = None,
     damage: str | None = None,
 ) -> dict[str, Any]:
-    """Return the row of the clip table of one input; a bad video becomes a row with a reason.
+    """Return the row of the clip table of one input; a bad file becomes a row with a reason.
 
     Args:
-        uri: of the video; it need not exist or be a video.
+        uri: of the video or image; it need not exist or be either.
         caption: of the whole video, or None.
         config: how to cut and what to keep.
         extra: the manifest's further columns, as the text of a JSON object.
@@ -136,17 +146,25 @@ def _analyse(uri: str, config: AnalysisConfig, used: Usage, row: dict[str, Any])
         try:
             info = decoder.probe()
             row |= {
+                "media": info.media,
                 "duration_s": info.duration_s,
-                "fps": info.fps,
+                "fps": info.fps or None,
                 "width": info.width_px,
                 "height": info.height_px,
                 "frames": info.frames or None,
                 "codec": info.codec,
             }
-            survey = Survey(info, config)
-            for chunk in decoder.frames(long_side_px=LONG_SIDE_PX):
-                survey.push(chunk)
-            clips = survey.finish(row["video_id"])
+            frames = decoder.frames(long_side_px=LONG_SIDE_PX)
+            if info.media == "image":
+                [frame] = frames
+                clips = [_clip_of_image(frame, info, row["video_id"], config)]
+                seen = {}
+            else:
+                survey = Survey(info, config)
+                for chunk in frames:
+                    survey.push(chunk)
+                clips = survey.finish(row["video_id"])
+                seen = {"duration_s": survey.duration_s, "frames": survey.frames}
         finally:
             decoder.close()
             used.cpu_seconds += decoder.usage.cpu_seconds
@@ -155,8 +173,7 @@ def _analyse(uri: str, config: AnalysisConfig, used: Usage, row: dict[str, Any])
     return {
         "status": "kept" if reason is None else "filtered",
         "reason": reason,
-        "duration_s": survey.duration_s,
-        "frames": survey.frames,
+        **seen,
         "decoder": decoder.decoder,
         "clips": clips,
     }
@@ -203,7 +220,13 @@ class Survey:
         for cut in (*self._cuts.finish(), len(self._times)):
             self._close_shot(cut)
         fingerprint = self._config.fingerprint()
-        return [self._clip(scene, jpeg, video_id, fingerprint) for scene, jpeg in self._found]
+        return [
+            _clip(
+                clip_id(video_id, scene.start_frame, scene.end_frame, fingerprint),
+                *(scene, jpeg, self._measurements, self._config),
+            )
+            for scene, jpeg in self._found
+        ]
 
     def _sample(self, number: int, frame_HWC: np.ndarray) -> None:
         self._measurements.add(number, frame_HWC)
@@ -222,24 +245,45 @@ class Survey:
         self._candidates.forget_before(end_frame)
         self._shot_begins = end_frame
 
-    def _clip(
-        self, clip: Scene, jpeg: bytes | None, video_id: str, fingerprint: str
-    ) -> dict[str, Any]:
-        scores, box, phash = self._measurements.of(clip)
-        reason = filters.verdict(scores, self._config.filters)
-        return {
-            "clip_id": clip_id(video_id, clip.start_frame, clip.end_frame, fingerprint),
-            "start_s": clip.start_s,
-            "end_s": clip.end_s,
-            "start_frame": clip.start_frame,
-            "end_frame": clip.end_frame,
-            "status": "kept" if reason is None else "filtered",
-            "reason": reason,
-            "scores": scores,
-            "crop_box": box and vars(box),
-            "phash": phash,
-            "thumbnail": jpeg,
-        }
+
+def _clip_of_image(
+    chunk: FrameChunk, info: VideoInfo, video_id: str, config: AnalysisConfig
+) -> dict[str, Any]:
+    """Return the one clip of an image: a frame at 0 s that lasts no time.
+
+    No setting decides where it begins or ends, so none counts in its id.
+    """
+    frame_HWC = chunk.frames_THWC[0]
+    measurements = Measurements(info)
+    measurements.add(0, frame_HWC)
+    jpeg = thumbnails.jpeg(frame_HWC, config.thumbnail_width_px)
+    return _clip(
+        clip_id(video_id, 0, 1, info.media), Scene(0, 1, 0.0, 0.0), jpeg, measurements, config
+    )
+
+
+def _clip(
+    name: str,
+    clip: Scene,
+    jpeg: bytes | None,
+    measurements: Measurements,
+    config: AnalysisConfig,
+) -> dict[str, Any]:
+    scores, box, phash = measurements.of(clip)
+    reason = filters.verdict(scores, config.filters)
+    return {
+        "clip_id": name,
+        "start_s": clip.start_s,
+        "end_s": clip.end_s,
+        "start_frame": clip.start_frame,
+        "end_frame": clip.end_frame,
+        "status": "kept" if reason is None else "filtered",
+        "reason": reason,
+        "scores": scores,
+        "crop_box": box and vars(box),
+        "phash": phash,
+        "thumbnail": jpeg,
+    }
 
 
 def file_digest(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Killable decoding: frames of an untrusted video through a child process with limits.
+"""Killable decoding: frames of an untrusted video or image through a child process with limits.
 
 decord can spin for ever while holding the interpreter's lock, so no thread of this process can
 stop it; a child can be killed. Frames are asked of decord, then of PyAV, which goes on where decord
@@ -22,7 +22,9 @@ from infra.storage import Ranges
 
 
 class Decoder:
-    """Reads one film through a child process; the child serves many requests.
+    """Reads one film or image through a child process; the child serves many requests.
+
+    An image is read by Pillow, as a film of one frame at 0 s.
 
     Args:
         path: a local file, of whatever content; only a name when there are `ranges`.
@@ -67,10 +69,10 @@ class Decoder:
         self._child.end()
 
     def probe(self) -> VideoInfo:
-        """Return what the container claims.
+        """Return what the file claims.
 
         Raises:
-            DecodeError: not a readable video.
+            DecodeError: not a readable video or image.
         """
         if self._info is None:
             if self._ranges is None and (found := file_probe.problem(self._path)) is not None:
@@ -108,7 +110,8 @@ class Decoder:
         request = {"do": "frames", "width": width, "height": height, "count": chunk_frames}
         sent, last_s = 0, -1.0
         failures: list[str] = []
-        for name in self._limits.decoders:
+        decoders = ("pillow",) if info.media == "image" else self._limits.decoders
+        for name in decoders:
             try:
                 self._child.ask(**request, decoder=name, sent=sent, after_s=last_s)
                 for times, frames in self._chunks(width, height, info.duration_s):
@@ -117,7 +120,7 @@ class Decoder:
                 return
             except DecodeError as error:
                 failures.append(f"{name}: {error.detail}"[:500])
-                if error.reason == "truncated" or len(failures) == len(self._limits.decoders):
+                if error.reason == "truncated" or len(failures) == len(decoders):
                     raise DecodeError(error.reason, "; ".join(failures)) from None
 
     def span(
@@ -132,14 +135,15 @@ class Decoder:
         """Return the frames of [start_s, end_s), resampled in time and space, as uint8 THWC.
 
         T = floor((end_s - start_s) * fps), at least 1. Frame k is the one nearest to
-        start_s + k / fps that begins within the span, so none leaks in from the next shot. It is
-        scaled until it covers width x height, and its centre is cut out.
+        start_s + k / fps that begins within the span, so none leaks in from the next shot. Of an
+        image it is the one frame (T = 1), whatever the times and the rate. A frame is scaled until
+        it covers width x height, and its centre is cut out.
 
         Read by PyAV, which seeks without reading ahead and scales only the frames that are used.
 
         Args:
             start_s: seconds from the first frame, from 0.
-            end_s: above start_s.
+            end_s: above start_s; of an image it may be the same.
             fps: frames per second wanted, above 0.
             width: pixels.
             height: pixels.
@@ -149,18 +153,21 @@ class Decoder:
             DecodeError: the span cannot be read.
             ValueError: an argument out of range, or a span of more than ``limits.span_bytes``.
         """
-        if not 0 <= start_s < end_s or not fps > 0 or min(width, height) < 1 or crop != "centre":
+        if not 0 <= start_s <= end_s or not fps > 0 or min(width, height) < 1 or crop != "centre":
             raise ValueError(
                 f"span {start_s}..{end_s} s at {fps} fps, {width}x{height}, crop {crop!r}: allowed "
-                "are 0 <= start < end, fps > 0, sizes of at least 1 and crop 'centre'"
+                "are 0 <= start <= end, fps > 0, sizes of at least 1 and crop 'centre'"
             )
-        count = max(1, int((end_s - start_s) * fps + 1e-6))
+        info = self.probe()
+        is_image = info.media == "image"
+        if start_s == end_s and not is_image:
+            raise ValueError(f"span {start_s}..{end_s} s of a film: allowed are start < end")
+        count = 1 if is_image else max(1, int((end_s - start_s) * fps + 1e-6))
         if count * height * width * 3 > self._limits.span_bytes:
             raise ValueError(
                 f"span of {count} frames {width}x{height}: allowed are span_bytes "
                 f"{self._limits.span_bytes}"
             )
-        info = self.probe()
         self._child.begin()
         self._child.ask(
             do="span", start_s=start_s, end_s=end_s, fps=fps, width=width, height=height
@@ -195,7 +202,7 @@ class Decoder:
 
 @contextmanager
 def open_film(uri: str, limits: DecodeLimits | None = None) -> Iterator[Decoder]:
-    """Open the film at `uri` for reading spans; of a remote one only what they need is read."""
+    """Open the film or image at `uri` for reading spans; only what they need is fetched."""
     if storage.is_copied(uri):
         with storage.open_ranges(uri) as ranges, Decoder(uri, limits, ranges) as decoder:
             yield decoder
@@ -251,4 +258,5 @@ def _video_info(header: dict[str, Any]) -> VideoInfo:
         height_px=int(header["height_px"]),
         frames=int(header["frames"]),
         codec=str(header["codec"]),
+        media="image" if header["media"] == "image" else "video",
     )

@@ -32,6 +32,7 @@ _PIPE_BYTES = 1 << 20
 _READ_BYTES_MAX = 1 << 20
 _FRAMES_MAX = 8192
 _F_SETPIPE_SZ = 1031
+_REFUSALS = ("no_video_stream", "truncated", "decode_error", "decode_memory", "too_large")
 _KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 
 
@@ -48,6 +49,8 @@ class DecodeLimits(Section):
     """Address space of the decoding process."""
     copy_bytes: Annotated[int, Field(ge=1)] = 32 << 30
     """The largest film that is copied to the local disk, out of a bucket or an archive."""
+    image_pixels: Annotated[int, Field(ge=1)] = 100_000_000
+    """Width times height that an image may claim; one of more is refused before it is decoded."""
     span_bytes: Annotated[int, Field(ge=1)] = 1 << 30
     """The most that one span may hold."""
     decoders: Annotated[tuple[Literal["decord", "pyav"], ...], Field(min_length=1)] = (
@@ -170,7 +173,7 @@ class DecodeProcess:
         kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the child)
         self._process = subprocess.Popen(
-            [*self.command(), str(self._limits.memory_bytes)],
+            [*self.command(), str(self._limits.memory_bytes), str(self._limits.image_pixels)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -192,7 +195,7 @@ class DecodeProcess:
 
     @staticmethod
     def command() -> Sequence[str]:
-        """Return what is run, but for the memory cap that comes after."""
+        """Return what is run, but for the two limits that come after."""
         return (sys.executable, "-m", "data_prep.decode_worker")
 
     def _give(self, header: dict[str, Any]) -> None:
@@ -251,7 +254,7 @@ class DecodeProcess:
         if reason == "open":
             known = self._ranges is None and not file_probe.is_container(self._path)
             return DecodeError("not_a_video" if known else "decode_error", detail)
-        if reason in ("no_video_stream", "truncated", "decode_error", "decode_memory"):
+        if reason in _REFUSALS:
             return DecodeError(reason, detail)
         return self.broken(f"unknown reason {reason!r}")
 

@@ -1,11 +1,13 @@
 """The decoding child: reads requests on standard input, answers with frames on standard output.
 
-Run by :mod:`data_prep.decode_process` as ``python -m data_prep.decode_worker``. Video is untrusted
-input to large C libraries, so it is only ever opened here, in a process that may be killed.
+Run by :mod:`data_prep.decode_process` as ``python -m data_prep.decode_worker MEMORY_BYTES
+IMAGE_PIXELS``. Videos and images are untrusted input to large C libraries, so they
+are only ever opened here, in a process that may be killed.
 
 Request: one line of JSON, ``{"do": "probe" | "frames" | "span", "path": …, …}``.
 Answer: messages, each one line of JSON (``kind``, ``cpu_seconds``, ``peak_rss_bytes``, …); a
 ``frames`` message is followed by its uint8 THWC bytes. ``info``, ``end`` or ``error`` comes last.
+An image is answered as a film of one frame.
 
 Of a film that is no local file (``size_bytes`` is in the request), this process asks its parent for
 bytes: a message ``read`` (``at``, ``count``) is answered on standard input with exactly those.
@@ -20,11 +22,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from data_prep import probe
 from data_prep.film import COMPLETE, Film, Refused
+
+if TYPE_CHECKING:
+    from data_prep.image import StillImage
 
 Chunk = tuple[np.ndarray, np.ndarray]
 """Timestamps (seconds from the first frame) and frames_THWC."""
@@ -112,6 +118,12 @@ class Asked(io.RawIOBase):
         self._at = max(0, (0, self._at, self._size_bytes)[whence] + offset)
         return self._at
 
+    def readinto(self, buffer: Any) -> int:
+        """Put the next bytes into a buffer; return how many."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes; fewer at the end."""
         left = max(0, self._size_bytes - self._at)
@@ -124,9 +136,9 @@ class Asked(io.RawIOBase):
 class Worker:
     """Serves requests until its standard input ends."""
 
-    def __init__(self, out: BinaryIO, requests: BinaryIO) -> None:
-        self._out, self._requests = out, requests
-        self._film: Film | None = None
+    def __init__(self, out: BinaryIO, requests: BinaryIO, image_pixels: int) -> None:
+        self._out, self._requests, self._image_pixels = out, requests, image_pixels
+        self._film: Film | StillImage | None = None
 
     def serve(self, request: dict[str, Any]) -> None:
         """Answer one request; whatever goes wrong becomes an ``error`` message."""
@@ -155,6 +167,10 @@ class Worker:
         after_s: float,
     ) -> None:
         film = self._open(path)
+        if not isinstance(film, Film):
+            self._send_frames(np.zeros(1), film.scaled(width, height)[None])
+            self._send("end", decoder="pillow")
+            return
         for times, frames in DECODERS[decoder](film, width, height, count, after_s):
             self._send_frames(times, frames)
             sent, after_s = sent + len(times), float(times[-1])
@@ -174,6 +190,10 @@ class Worker:
         size_bytes: int | None = None,
     ) -> None:
         film = self._open(path, size_bytes)
+        if not isinstance(film, Film):
+            self._send_frames(np.zeros(1), film.cover(width, height)[None])
+            self._send("end", decoder="pillow")
+            return
         wanted = start_s + np.arange(max(1, int((end_s - start_s) * fps + 1e-6))) / fps
         batch = max(1, MESSAGE_BYTES // (width * height * 3))
         frames: list[np.ndarray] = []
@@ -185,11 +205,18 @@ class Worker:
                 sent, frames = sent + len(frames), []
         self._send("end", decoder="pyav")
 
-    def _open(self, path: str, size_bytes: int | None = None) -> Film:
+    def _open(self, path: str, size_bytes: int | None = None) -> "Film | StillImage":
         if self._film is None or self._film.path != path:
             self._film = None
             source = None if size_bytes is None else lambda: Asked(self._ask, size_bytes)
-            self._film = Film(path, source)
+            with source() if source else open(path, "rb") as file:
+                head = file.read(probe.HEADER_BYTES)
+            if probe.is_image(head):
+                from data_prep.image import StillImage  # Pillow, which films do not need
+
+                self._film = StillImage(path, source, self._image_pixels)
+            else:
+                self._film = Film(path, source)
         return self._film
 
     def _ask(self, at: int, count: int) -> bytes:
@@ -255,7 +282,7 @@ def peak_bytes() -> int:
 
 def main() -> None:
     """Cap this process, then serve."""
-    memory_bytes = int(sys.argv[1])
+    memory_bytes, image_pixels = map(int, sys.argv[1:])
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))  # what goes to the error log
@@ -263,7 +290,7 @@ def main() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: never outlive the parent
     out = os.fdopen(os.dup(1), "wb", buffering=1 << 16)
     os.dup2(2, 1)  # what a library prints must not mix with the answers
-    worker = Worker(out, sys.stdin.buffer)
+    worker = Worker(out, sys.stdin.buffer, image_pixels)
     while line := sys.stdin.buffer.readline():
         worker.serve(json.loads(line))
 

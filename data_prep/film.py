@@ -94,6 +94,7 @@ class Film:
     def info(self) -> dict[str, Any]:
         """Return what the container claims, by the names of :class:`data_prep.types.VideoInfo`."""
         return {
+            "media": "video",
             "duration_s": self.duration_s,
             "fps": self.fps,
             "width_px": self.width_px,

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from data_prep import entries, tars
 from data_prep.analysis import source_id
 from data_prep.entries import ROW_BYTES_MAX, Entry
-from data_prep.probe import VIDEO_SUFFIXES
+from data_prep.probe import MEDIA_SUFFIXES
 from data_prep.schemas import MANIFEST
 from infra import storage
 from infra.errors import UserError, one_line
@@ -37,7 +37,7 @@ class Manifest:
     repeated_uris: int = 0
     """Entries left out since their URI came before; the first one's caption counts."""
     other_files: int = 0
-    """Files of directories left out since their names do not end like a video's."""
+    """Files of directories left out since their names do not end like a video's or an image's."""
     archives: int = 0
 
     @property
@@ -51,7 +51,7 @@ class Manifest:
         if self.other_files:
             notes.append(
                 f"{self.other_files} other files left out "
-                f"(videos end in {' '.join(VIDEO_SUFFIXES)})"
+                f"(videos and images end in {' '.join(MEDIA_SUFFIXES)})"
             )
         return notes
 
@@ -153,7 +153,7 @@ class _Rows:
 
 def _files(uri: str) -> tuple[list[str], int]:
     """Return the videos and archives of a directory, or the one that is named; count the rest."""
-    wanted = (*VIDEO_SUFFIXES, tars.SUFFIX)
+    wanted = (*MEDIA_SUFFIXES, tars.SUFFIX)
     if not storage.exists(uri):
         raise UserError(f"input {uri}: not found; give a directory of videos or a manifest")
     if not storage.is_dir(uri):

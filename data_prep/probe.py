@@ -1,4 +1,4 @@
-"""What can be said of a file before any decoder is let near it."""
+"""Checks of a file's name and first bytes, before any decoder opens it."""
 
 import os
 import stat
@@ -7,12 +7,15 @@ from pathlib import Path
 from data_prep.types import UnreadableReason
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts")
-_HEADER_BYTES = 4096
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+MEDIA_SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
+"""What inputs of directories and archives are called; their bytes decide what they are."""
+HEADER_BYTES = 4096
 _MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
 
 
 def problem(path: Path) -> tuple[UnreadableReason, str] | None:
-    """Return why `path` cannot be a readable video (reason, detail), or None to go on."""
+    """Return why `path` cannot be a readable video or image (reason, detail), or None to go on."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -34,12 +37,19 @@ def problem(path: Path) -> tuple[UnreadableReason, str] | None:
 def is_container(path: Path) -> bool:
     """Return whether the first bytes are those of a known container of video."""
     with open(path, "rb") as file:
-        head = file.read(_HEADER_BYTES)
+        head = file.read(HEADER_BYTES)
     return (
         head[4:8] in _MP4_FIRST_BOXES
         or head.startswith((b"\x1a\x45\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3"))
         or (head.startswith(b"RIFF") and head[8:12] == b"AVI ")
         or (len(head) > 188 and head[0] == 0x47 and head[188] == 0x47)
+    )
+
+
+def is_image(head: bytes) -> bool:
+    """Return whether a file's first bytes (12 or more) are those of JPEG, PNG or WebP."""
+    return head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or (
+        head.startswith(b"RIFF") and head[8:12] == b"WEBP"
     )
 
 

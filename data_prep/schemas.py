@@ -9,7 +9,7 @@ from data_prep import phash
 from data_prep.filters import SCORED
 from data_prep.types import CropBox
 
-CLIPS_VERSION = "3"
+CLIPS_VERSION = "4"
 MANIFEST_VERSION = "2"
 
 
@@ -44,6 +44,8 @@ CLIP_TABLE = pa.schema(
         pa.field("status", pa.string(), nullable=False),
         pa.field("reason", pa.string()),
         pa.field("detail", pa.string()),
+        # "video" or "image" by the bytes; None where they could not be read.
+        pa.field("media", pa.string()),
         pa.field("size_bytes", pa.int64()),
         pa.field("duration_s", pa.float64()),
         pa.field("fps", pa.float64()),

@@ -11,6 +11,8 @@ def stills(
 ) -> np.ndarray:
     """Return frames from the middles of `count` equal parts of a clip, uint8 (count, H, W, 3).
 
+    Of an image it is the one frame, whatever `count`.
+
     Each is sought by itself, so the cost does not grow with the clip's length.
 
     Args:
@@ -25,6 +27,8 @@ def stills(
     """
     info = decoder.probe()
     width, height = fit(info.width_px, info.height_px, long_side_px)
+    if info.media == "image":
+        return decoder.span(0.0, 0.0, 1.0, width, height)
     frames = []
     for number in range(count):
         at_s = start_s + (number + 0.5) * (end_s - start_s) / count

@@ -1,8 +1,8 @@
-"""The videos in a tar of the WebDataset kind, found from its headers alone.
+"""Index of the videos and images in a WebDataset archive, from its headers alone.
 
 ::
 
-    film.mp4   the video                       what shares a key, the path up to the first dot
+    film.mp4   the video (or film.jpg, an image)   what shares a key, the path up to the first dot
     film.txt   its caption                     of the name, belongs together, in whatever order
     film.json  its caption, further columns
 
@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from data_prep import entries
 from data_prep.entries import ROW_BYTES_MAX, Entry
-from data_prep.probe import VIDEO_SUFFIXES
+from data_prep.probe import MEDIA_SUFFIXES
 from infra import storage
 from infra.errors import one_line
 
@@ -66,7 +66,7 @@ def index(uri: str) -> list[Entry]:
     with storage.open_input(uri, READ_BYTES) as file:
         try:
             for member in _members(file, size_bytes):
-                if member.name.lower().endswith(VIDEO_SUFFIXES):
+                if member.name.lower().endswith(MEDIA_SUFFIXES):
                     videos.append(member)
                 elif member.name.lower().endswith((".txt", ".json")):
                     about.setdefault(member.key, {}).update(_read_about(file, member))

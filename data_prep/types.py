@@ -12,6 +12,9 @@ import numpy as np
 
 Status = Literal["kept", "filtered", "quarantined"]
 
+Media = Literal["video", "image"]
+"""What a file holds by its bytes, whatever its name says."""
+
 UnreadableReason = Literal[
     "missing",
     "damaged_archive",
@@ -28,18 +31,20 @@ UnreadableReason = Literal[
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a container says of its video; claims, until the frames have been read."""
+    """What a file says of its video or image; claims, until the frames have been read."""
 
     duration_s: float
+    """0 for an image."""
     fps: float
-    """Mean frames per second."""
+    """Mean frames per second; 0 for an image."""
     width_px: int
     """As shown: turned, with square pixels."""
     height_px: int
     frames: int
-    """0 when the container does not say."""
+    """0 when the container does not say; of an animated image more than the one that is used."""
     codec: str
-    """ffmpeg's name, such as ``"h264"``."""
+    """ffmpeg's name, such as ``"h264"``; of an image ``"jpeg"``, ``"png"`` or ``"webp"``."""
+    media: Media = "video"
 
     @property
     def short_side_px(self) -> int:

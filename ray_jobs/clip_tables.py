@@ -18,7 +18,11 @@ from infra.errors import UserError
 from ray_jobs.parts import row_groups
 
 ROWS_AT_ONCE = 64
-_COUNTED = ["status", "reason", "duration_s", "cpu_seconds", "peak_rss_bytes"]
+_COUNTED = ["status", "reason", "media", "frames", "duration_s", "cpu_seconds", "peak_rss_bytes"]
+_SUMS = (
+    *("inputs", "kept", "filtered", "quarantined", "clips", "clips_filtered"),
+    *("images", "animated_images"),
+)
 Against = Counter[tuple[str, ...]]
 """Clips by all the reasons against them."""
 Judge = Callable[[pa.RecordBatch], tuple[pa.RecordBatch, list[tuple[str, ...]]]]
@@ -35,6 +39,9 @@ def tally(row: dict[str, Any]) -> dict[str, Any]:
         "filtered": {row["reason"]: 1} if row["status"] == "filtered" else {},
         "quarantined": {row["reason"]: 1} if row["status"] == "quarantined" else {},
         "clips": kept,
+        "images": int(row["media"] == "image"),
+        # Of these the first frame is used.
+        "animated_images": int(row["media"] == "image" and (row["frames"] or 1) > 1),
         "clips_filtered": dict(clips),
         # A container that cannot be read may claim any length.
         "source_seconds": (row["duration_s"] or 0.0) * (row["status"] != "quarantined"),
@@ -46,7 +53,7 @@ def tally(row: dict[str, Any]) -> dict[str, Any]:
 def add_up(parts: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the summary of all rows from the summaries of some."""
     total: dict[str, Any] = {}
-    for key in ("inputs", "kept", "filtered", "quarantined", "clips", "clips_filtered"):
+    for key in _SUMS:
         values = [part[key] for part in parts]
         if key.endswith(("filtered", "quarantined")):
             counts = sum((Counter(value) for value in values), Counter[str]())

@@ -1,4 +1,7 @@
-"""Duration: cut shots into clips that are neither too short nor too long."""
+"""Duration: cut shots into clips that are neither too short nor too long.
+
+An image has no duration, so it is never too short.
+"""
 
 import math
 from collections.abc import Iterable
@@ -125,6 +128,6 @@ FILTER = Filter(
     score=Score("duration_s", "clip", "Clip length", "seconds", low=0),
     below=Limit("min_s", "too_short", slack=_SLACK_S),
     describe=_describe,
-    measure=lambda measured: score(measured.clip),
+    measure=lambda measured: None if measured.video.media == "image" else score(measured.clip),
     also_drawn=("max_s",),
 )

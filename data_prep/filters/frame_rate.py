@@ -24,9 +24,9 @@ class FrameRateConfig(Section):
         return self
 
 
-def score(info: VideoInfo) -> float:
-    """Return the video's mean frames per second, as its container states them."""
-    return info.fps
+def score(info: VideoInfo) -> float | None:
+    """Return the mean frames per second that the container states; None for an image."""
+    return None if info.media == "image" else info.fps
 
 
 FILTER = Filter(

@@ -53,7 +53,7 @@ def _filled(row: Row, decoder: Decoder, count: int, long_side_px: int) -> pa.Tab
     for clip in row.clips:
         try:
             found.append(stills(decoder, clip["start_s"], clip["end_s"], count, long_side_px))
-            row.counts.append(count)
+            row.counts.append(len(found[-1]))
         except DecodeError as error:
             row.counts.append(0)
             row.failed[clip["clip_id"]] = one_line(error)

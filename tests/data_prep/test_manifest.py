@@ -22,11 +22,11 @@ def _uris(found: manifest.Manifest) -> list[str]:
 
 
 def test_directory_is_searched_recursively_and_counts_the_rest(tmp_path: Path) -> None:
-    for name in ("b.mp4", "A.MOV", "sub dir/ü.webm", "notes.txt", "sub dir/c.jpg"):
+    for name in ("b.mp4", "A.MOV", "sub dir/ü.webm", "notes.txt", "sub dir/d.gif", "c.JPG"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     found = manifest.read((str(tmp_path),))
-    assert [Path(uri).name for uri in _uris(found)] == ["A.MOV", "b.mp4", "ü.webm"]
+    assert [Path(uri).name for uri in _uris(found)] == ["A.MOV", "b.mp4", "c.JPG", "ü.webm"]
     assert found.other_files == 2
     assert "2 other files" in found.notes[0]
 
