@@ -119,29 +119,75 @@ def size_bytes(uri: str) -> int:
 
 
 def list_files(uri: str, suffixes: tuple[str, ...] = ()) -> list[str]:
-    """Return every file below `uri`, sorted; names that start with a dot are passed over.
-
-    Args:
-        uri: a directory or prefix; one that is not there holds no files.
-        suffixes: lower-case endings to keep, such as ``(".mp4",)``; empty keeps all.
-    """
+    """Return every file below `uri`, sorted; see :func:`walk`, which holds none of them."""
     return list(list_sizes(uri, suffixes))
 
 
 def list_sizes(uri: str, suffixes: tuple[str, ...] = ()) -> dict[str, int]:
     """Return the files of :func:`list_files` with their sizes in bytes, by one listing."""
+    return dict(sorted(walk(uri, suffixes)))
+
+
+def walk(uri: str, suffixes: tuple[str, ...] = ()) -> Iterator[tuple[str, int]]:
+    """Yield every file below `uri` with its size in bytes, in the order of names.
+
+    A listing is read as it is asked for: of S3 a page at a time, of a disk a directory at a time.
+    Names that start with a dot are passed over.
+
+    Args:
+        uri: a directory or prefix; one that is not there holds no files.
+        suffixes: lower-case endings to keep, such as ``(".mp4",)``; empty keeps all.
+    """
     fs, path = _open(uri)
+    path = path.rstrip("/")
     with _explained(uri):
-        found = cast(dict[str, Any], fs.find(path, detail=True) if fs.exists(path) else {})
-        found = {file: info for file, info in found.items() if info.get("type") != "directory"}
-    prefix = "s3://" if is_remote(uri) else ""
-    kept = {}
-    for file in sorted(found):
-        below = file[len(path.rstrip("/")) :].split("/")
-        hidden = any(part.startswith(".") for part in below)
-        if not hidden and (not suffixes or file.lower().endswith(suffixes)):
-            kept[prefix + file] = int(found[file].get("size") or 0)
-    return kept
+        for file, size in _walk_s3(fs, path) if is_remote(uri) else _walk_disk(path):
+            hidden = any(part.startswith(".") for part in file[len(path) :].split("/"))
+            if not hidden and (not suffixes or file.lower().endswith(suffixes)):
+                yield (f"s3://{file}" if is_remote(uri) else file), size
+
+
+def list_folders(uri: str) -> list[str]:
+    """Return the directories or prefixes right below `uri`, sorted; none where nothing is."""
+    fs, path = _open(uri)
+    with _explained(uri), suppress(FileNotFoundError):
+        found = [i["name"] for i in cast(Any, fs).ls(path, True) if i["type"] == "directory"]
+        return sorted(f"s3://{f}" if is_remote(uri) else f.rstrip("/") for f in found)
+    return []
+
+
+def _walk_disk(path: str) -> Iterator[tuple[str, int]]:
+    try:
+        with os.scandir(path) as found:
+            entries = sorted(found, key=lambda e: e.name + "/" * e.is_dir(follow_symlinks=False))
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        yield path, os.path.getsize(path)
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk_disk(entry.path)
+        elif not entry.name.startswith("."):
+            yield entry.path, os.path.getsize(entry.path) if os.path.exists(entry.path) else 0
+
+
+def _walk_s3(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[tuple[str, int]]:
+    bucket, _, key = path.partition("/")
+    more: dict[str, str] = {}
+    while True:
+        try:
+            page = cast(Any, fs).call_s3(
+                "list_objects_v2", Bucket=bucket, Prefix=f"{key}/" if key else "", **more
+            )
+        except FileNotFoundError:  # no such bucket
+            return
+        for item in page.get("Contents", ()):
+            if not item["Key"].endswith("/"):
+                yield f"{bucket}/{item['Key']}", int(item["Size"])
+        if not page.get("IsTruncated"):
+            return
+        more = {"ContinuationToken": page["NextContinuationToken"]}
 
 
 def make_dirs(uri: str) -> None:

@@ -15,7 +15,7 @@ from infra import artifact, storage
 from infra import config as configs
 from infra.config import Section
 from infra.errors import UserError
-from ray_jobs.parts import row_groups
+from ray_jobs.part_files import row_groups
 
 ROWS_AT_ONCE = 64
 _COUNTED = ["status", "reason", "media", "frames", "duration_s", "cpu_seconds", "peak_rss_bytes"]

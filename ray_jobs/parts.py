@@ -6,9 +6,9 @@ out the same, however often and wherever the run was killed.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,11 +20,10 @@ from infra.artifact import Output
 from infra.config import Resources
 from infra.errors import UserError
 from infra.progress import Progress
+from ray_jobs.part_files import row_groups
 
 Row = dict[str, Any]
-Piece = TypeVar("Piece")
 MOST_BLOCKS = 1000
-ROW_GROUP_BYTES = 16 << 20
 
 
 class Worker(Protocol):
@@ -102,20 +101,6 @@ def scan(uri: str, folder: str, columns: list[str]) -> Iterator[pa.Table]:
     for file in files:
         with storage.open_input(file) as source:
             yield pq.ParquetFile(source).read(columns=columns)
-
-
-def row_groups(pieces: Iterable[Piece], bytes_of: Callable[[Piece], int]) -> Iterator[list[Piece]]:
-    """Yield pieces of a file together, as many as reach `ROW_GROUP_BYTES`; fewer at the end."""
-    group: list[Piece] = []
-    size_bytes = 0
-    for piece in pieces:
-        group.append(piece)
-        size_bytes += bytes_of(piece)
-        if size_bytes >= ROW_GROUP_BYTES:
-            yield group
-            group, size_bytes = [], 0
-    if group:
-        yield group
 
 
 class _Writer:

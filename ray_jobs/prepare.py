@@ -36,7 +36,7 @@ from infra.job import Job, main
 from infra.progress import Progress, say
 from ray_jobs.clip_tables import add_up, check_accounts, tally
 from ray_jobs.metrics import Prepared
-from ray_jobs.parts import row_groups
+from ray_jobs.part_files import row_groups
 
 NAMES_SHOWN = 3
 SIZES_ASKED = 10_000

@@ -46,7 +46,7 @@ from models.autoregressive.loong.model import LongtakeLlama
 from models.autoregressive.loong.sequence import TokenBatch, build_batch, frames_of_latents
 from models.autoregressive.loong.vocabulary import Vocabulary
 from ray_jobs import train_autoregressive
-from ray_jobs.parts import ROW_GROUP_BYTES
+from ray_jobs.part_files import ROW_GROUP_BYTES
 from ray_jobs.training import launch as launching
 from tests.benchmarks.report import report
 
