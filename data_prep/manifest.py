@@ -106,8 +106,6 @@ def _members(archive: Entry) -> list[Entry]:
     """Return the videos of an archive; what a manifest's row says of it, it says of each."""
     try:
         members = tars.index(archive.uri)
-    except storage.Unavailable:
-        raise
     except UserError as error:
         return [replace(archive, damage=one_line(error))]
     if archive.caption is None and archive.extra is None:

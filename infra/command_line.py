@@ -5,18 +5,25 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from infra.config import Section
-from infra.errors import UserError
+from infra.errors import Unavailable, UserError
+
+TRY_AGAIN = 75
+"""Exit status of a job that storage stopped (``EX_TEMPFAIL`` of sysexits.h)."""
 
 
 def run_and_exit(work: Callable[[], None]) -> None:
-    """Call `work` and exit with its status: one line for bad input, no trace on Ctrl-C."""
+    """Call `work` and exit with its status: one line for bad input or an outage."""
     try:
         work()
     except UserError as error:
         print(f"error: {getattr(error, 'cause', error)}", file=sys.stderr)  # Ray's has its trace
         sys.exit(2)
+    except Unavailable as error:
+        reason = getattr(error, "cause", error)
+        print(f"error: {reason}; the same command resumes from here", file=sys.stderr)
+        sys.exit(TRY_AGAIN)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; the same command resumes from here", file=sys.stderr)
         sys.exit(130)
 
 

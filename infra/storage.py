@@ -24,7 +24,7 @@ from typing import IO, Any, cast
 import fsspec
 import pyarrow.fs
 
-from infra.errors import UserError, one_line
+from infra.errors import Unavailable, UserError, one_line
 
 REMOTE_SCHEMES = ("s3://",)
 MAX_ATTEMPTS = 12
@@ -38,10 +38,6 @@ _OUTAGES = {
     *(errno.EIO, errno.EBUSY, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE),
     *(errno.ENOMEM, getattr(errno, "EREMOTEIO", errno.EIO)),
 }
-
-
-class Unavailable(UserError):
-    """Storage that does not answer, or lets nobody in: no verdict on the file asked for."""
 
 
 @dataclass(frozen=True)
@@ -386,7 +382,7 @@ def _explained(uri: str) -> Iterator[None]:
     """Turn what storage raises into one line that names the URI."""
     try:
         yield
-    except UserError:
+    except (UserError, Unavailable):
         raise
     except OSError as error:
         raise _as_line(uri, _in_words(uri, error)) from error
@@ -415,7 +411,7 @@ def _in_words(uri: str, error: OSError) -> OSError:
     return error
 
 
-def _as_line(uri: str, error: OSError) -> UserError:
+def _as_line(uri: str, error: OSError) -> UserError | Unavailable:
     """Return the error to raise: a fact about `uri`, or :class:`Unavailable`."""
     code = _s3_code(error)
     if isinstance(error, FileNotFoundError):

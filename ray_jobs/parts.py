@@ -83,7 +83,7 @@ def write(
         )  # fmt: skip
         for row in written.iter_rows():
             if row["unavailable"]:
-                raise UserError(f"{row['unavailable']}; the same command goes on from here")
+                raise storage.Unavailable(row["unavailable"])
             bar.advance(note=f"{row['rows']} rows, {row['failed']} failed")
 
 

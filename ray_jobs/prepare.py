@@ -31,7 +31,6 @@ from infra import config as configs
 from infra import storage
 from infra.artifact import Output
 from infra.config import JobConfig, Section
-from infra.errors import UserError
 from infra.job import Job, main
 from infra.progress import Progress, say
 from ray_jobs.clip_tables import add_up, check_accounts, tally
@@ -224,7 +223,7 @@ def _analyse_all(table: pa.Table, config: PrepareConfig, output: Output) -> None
     with Progress(table.num_rows, "prepare", "videos", done=done) as progress:
         for receipt in receipts.iter_rows():
             if receipt["status"] == UNAVAILABLE:
-                raise UserError(f"{receipt['detail']}; the same command goes on from here")
+                raise storage.Unavailable(receipt["detail"])
             sums = json.loads(receipt["detail"])
             metrics.add(sums)
             seconds += sums["source_seconds"]

@@ -92,8 +92,6 @@ class PixelWorker:
                         pixels = decoder.span(*span, c.fps, clip["width"], clip["height"])
                         waiting = waiting[1:]
                         yield self._row(clip, pixels)
-            except storage.Unavailable:
-                raise
             except (DecodeError, UserError) as error:
                 clip, waiting = waiting[0], waiting[1:]
                 detail = {"clip_id": clip["clip_id"], "uri": uri, "detail": one_line(error)}

@@ -65,7 +65,7 @@ class Upscaling:
         result = {"row": task["row"], "stop": "", "failed": ""}
         try:
             self._upscaler = self._upscaler or self._build()
-        except UserError as error:
+        except (UserError, storage.Unavailable) as error:
             return {**result, "stop": str(error)}
         try:
             self._make(row, self._upscaler)
