@@ -1,4 +1,4 @@
-"""Sample corpora: real film for the demo."""
+"""Sample corpora: real film for the demo, and (``moving_shapes``) films whose truth is known."""
 
 from data_prep.samples.films import (
     BIG_BUCK_BUNNY_CAPTION,
