@@ -1,16 +1,11 @@
-"""Model weights on disk: ``model.safetensors`` + ``config.json``, and nothing pickled.
-
-``config.json`` is ``{"model": "video_tokenizer" | "autoregressive", "config": {...}}``.
-"""
+"""Tensors in safetensors files: saved, loaded with every name and shape checked, fingerprinted."""
 
 import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import BaseModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -18,59 +13,15 @@ from torch import Tensor, nn
 from infra.errors import UserError
 
 WEIGHTS_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
-MOST_HEADER_BYTES = 100 << 20
+_MOST_HEADER_BYTES = 100 << 20
 _KINDS = {"I64": "int64", "I32": "int32", "BOOL": "bool", "U8": "uint8"}
-MODELS = ("video_tokenizer", "autoregressive")
 
 
-def save(model: nn.Module, config: BaseModel, directory: Path, name: str | None = None) -> None:
-    """Write a model's parameters and buffers, and its config, each file by temp and rename.
-
-    Args:
-        model: the model; tensors go to disk contiguous, in their own dtype.
-        config: what the model was built from.
-        directory: made when missing.
-        name: one of `MODELS`; None takes the model class's ``export_name``.
-
-    Raises:
-        ValueError: the name is not one of `MODELS`.
-    """
-    save_state(model.state_dict(), config, directory, name or getattr(model, "export_name", ""))
-
-
-def save_state(state: dict[str, Tensor], config: BaseModel, directory: Path, name: str) -> None:
-    """Do the same for a state dict; see :func:`save`."""
-    if name not in MODELS:
-        raise ValueError(f"model name {name!r}: allowed are {MODELS}")
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    weights = directory / (WEIGHTS_FILE + ".tmp")
-    save_file(_unshared(state), weights, metadata={"format": "pt"})
-    os.replace(weights, directory / WEIGHTS_FILE)
-    text = directory / (CONFIG_FILE + ".tmp")
-    tree = {"model": name, "config": config.model_dump(mode="json")}
-    text.write_text(json.dumps(tree, indent=1) + "\n")
-    os.replace(text, directory / CONFIG_FILE)
-
-
-def load_config(path: Path) -> tuple[str, dict[str, Any]]:
-    """Return (model name, config as plain values) of a saved directory.
-
-    Raises:
-        UserError: ``config.json`` is missing or is not such a file.
-    """
-    file = Path(path) / CONFIG_FILE
-    try:
-        tree = json.loads(file.read_bytes())
-    except OSError:
-        raise UserError(f"{file}: not found; expected a directory with {CONFIG_FILE}") from None
-    except ValueError as error:
-        raise UserError(f"{file}: not JSON: {error}") from None
-    known = isinstance(tree, dict) and tree.get("model") in MODELS
-    if not known or not isinstance(tree.get("config"), dict):
-        raise UserError(f'{file}: expected {{"model": one of {MODELS}, "config": {{...}}}}')
-    return tree["model"], tree["config"]
+def save(state: dict[str, Tensor], file: Path) -> None:
+    """Write tensors, contiguous and in their own dtype, by temp and rename."""
+    partial = file.with_name(file.name + ".tmp")
+    save_file(_unshared(state), partial, metadata={"format": "pt"})
+    os.replace(partial, file)
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
@@ -79,7 +30,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: there is no such file, or it is not safetensors (a pickle is never opened).
     """
-    file = _weights_file(path)
+    file = _found(path)
     try:
         return load_file(file)
     except SafetensorError as error:
@@ -107,7 +58,7 @@ def load_like(wanted: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """
     state = load_state(path)
     forms = {key: _form(tensor) for key, tensor in state.items()}
-    _check(str(_weights_file(path)), wanted, forms)
+    _check(str(_found(path)), wanted, forms)
     return state
 
 
@@ -129,7 +80,7 @@ def check_fits(wanted: dict[str, Tensor], header: bytes, name: str) -> None:
 
 def header_bytes(start: bytes) -> int:
     """Return how many bytes of header follow the first 8 bytes of a safetensors file."""
-    return min(int.from_bytes(start, "little"), MOST_HEADER_BYTES)
+    return min(int.from_bytes(start, "little"), _MOST_HEADER_BYTES)
 
 
 def _kind(dtype: str) -> str:
@@ -153,19 +104,16 @@ def _check(name: str, wanted: dict[str, Tensor], forms: dict[str, str]) -> None:
         raise UserError(f"{name} does not fit: {'; '.join(problems)}")
 
 
-def fingerprint(path: Path) -> str:
-    """Return 16 hex digits of the sha256 of the weights, and of the config where there is one."""
-    weights = _weights_file(path)
+def fingerprint(*files: Path) -> str:
+    """Return 16 hex digits of the sha256 of the bytes of files, in their order."""
     digest = hashlib.sha256()
-    for file in (weights, weights.parent / CONFIG_FILE):
-        if file.is_file():
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    for file in files:
+        with _found(file).open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:16]
 
 
-def _weights_file(path: Path) -> Path:
-    path = Path(path)
+def _found(path: Path) -> Path:
     file = path / WEIGHTS_FILE if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"{file}: not found")

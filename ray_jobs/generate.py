@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import ray.data
 import torch
@@ -25,11 +25,13 @@ from infra.errors import UserError
 from infra.job import Job, main
 from infra.progress import Progress
 from infra.seeding import derive
+from models import exports
 from models.autoregressive.loong.extension import Cue, Extension, cue_in_force, extend
+from models.autoregressive.loong.model import LongtakeLlama
 from models.autoregressive.sampling import Sampling
 from models.text.pieces import TextTokenizer
+from models.tokenizer.model import VideoTokenizer
 from ray_jobs import video_table
-from ray_jobs.exported import load_autoregressive, load_tokenizer
 from ray_jobs.prompts import Prompt, over_time, schedule
 from ray_jobs.video_table import Row, record
 
@@ -64,8 +66,8 @@ class Models:
         """Load the models."""
         torch.set_num_threads(max(1, int(config.resources.cpus_per_worker)))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._tokenizer = load_tokenizer(tokenizer, device)
-        self._model = load_autoregressive(autoregressive, device)
+        self._tokenizer = cast(VideoTokenizer, exports.load(tokenizer, device))
+        self._model = cast(LongtakeLlama, exports.load(autoregressive, device))
         self._text = TextTokenizer(config.text_model)
         trained = storage.read_json(storage.join(autoregressive, "summary.json"))
         self._fps = float(trained["fps"])

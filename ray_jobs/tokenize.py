@@ -33,10 +33,12 @@ from infra.artifact import Output
 from infra.config import JobConfig, Uri
 from infra.errors import UserError, one_line
 from infra.job import Job, main
+from models import exports
+from models.codec import Codes
 from models.evaluation.tokens import unigram_entropy_nats
+from models.pixels import to_pixels
 from models.text.pieces import TextTokenizer
 from ray_jobs import parts
-from ray_jobs.exported import load_tokenizer, to_pixels, tokenizer_config
 from ray_jobs.parts import Row
 
 
@@ -132,7 +134,7 @@ class TokenWorker:
         torch.set_num_threads(max(1, int(config.resources.cpus_per_worker)))
         self._config, self._source = config, source
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._tokenizer = load_tokenizer(config.tokenizer, self._device)
+        self._tokenizer = exports.load_codec(config.tokenizer, self._device)
         self._fingerprint = artifact.read(config.tokenizer).fingerprint
         self._text = TextTokenizer(config.text_model)
 
@@ -257,7 +259,9 @@ def _pixel_summary(output: Output) -> dict[str, Any]:
 
 def _token_summary(config: TokenizeConfig, output: Output) -> dict[str, Any]:
     assert config.tokenizer is not None
-    size = tokenizer_config(config.tokenizer).codebook.size
+    latent = exports.codec_spec(config.tokenizer).latent
+    assert isinstance(latent, Codes)
+    size = latent.codebook_size
     counts = np.zeros(size, dtype=np.int64)
     windows: dict[str, int] = {}
     clips = 0

@@ -22,7 +22,7 @@ from infra.artifact import Output
 from infra.config import JobConfig
 from infra.errors import UserError
 from infra.job import Job, main
-from models import weights
+from models import exports
 from models.autoregressive.loong.config import ARConfig
 from models.autoregressive.loong.loss import (
     early_frame_weighted_loss,
@@ -38,7 +38,7 @@ from models.autoregressive.loong.sequence import (
     latents_of_frames,
 )
 from models.evaluation.tokens import unigram_entropy_nats
-from ray_jobs import exported, parts
+from ray_jobs import parts
 from ray_jobs.training.config import RunConfig, StageConfig
 from ray_jobs.training.launch import check, launch
 
@@ -136,11 +136,11 @@ class AutoregressiveTask:
     def export(self, state: dict[str, Tensor], folder: str) -> None:
         """Write the weights under the names of transformers' LlamaForCausalLM."""
         llama = {name.removeprefix("llama."): tensor for name, tensor in state.items()}
-        weights.save_state(llama, self._config, Path(folder), "autoregressive")
+        exports.save_state(llama, self._config, Path(folder))
 
     def load(self, model: nn.Module, uri: str) -> None:
         """Fill a built model from an exported one."""
-        exported.fill(cast(NextToken, model).llama, uri, "autoregressive")
+        exports.fill(cast(NextToken, model).llama, uri)
 
     def _batch(self, samples: list[Sample], device: torch.device) -> TokenBatch:
         codes_BTHW = torch.from_numpy(np.stack([sample.data for sample in samples])).long()

@@ -18,10 +18,11 @@ from infra.artifact import Output
 from infra.config import JobConfig, Uri
 from infra.errors import UserError
 from infra.job import Job, main
-from models import weights
+from models import exports, weights
 from models.evaluation.reconstruction import constant_colour_psnr_db, psnr_db
 from models.evaluation.tokens import usage
 from models.losses.lpips import Perceptual
+from models.pixels import to_frames, to_pixels
 from models.tokenizer.config import TokenizerConfig
 from models.tokenizer.inflation import TrainedOn, inflate
 from models.tokenizer.model import VideoTokenizer, parameter_count
@@ -31,8 +32,6 @@ from models.tokenizer.training import (
     tokenizer_config,
     tokenizer_state,
 )
-from ray_jobs import exported
-from ray_jobs.exported import to_frames, to_pixels
 from ray_jobs.training.config import RunConfig, StageConfig
 from ray_jobs.training.launch import check, launch
 from ray_jobs.training.pictures import png
@@ -137,19 +136,18 @@ class TokenizerTask:
 
     def export(self, state: dict[str, Tensor], folder: str) -> None:
         """Write the tokenizer's weights and settings; what judged it stays behind."""
-        weights.save_state(
-            tokenizer_state(state),
-            tokenizer_config(self._config),
-            Path(folder),
-            VideoTokenizer.export_name,
-        )
+        exports.save_state(tokenizer_state(state), tokenizer_config(self._config), Path(folder))
 
     def load(self, model: torch.nn.Module, uri: str) -> None:
         """Fill a built model from an exported one; a discriminator stays as it is."""
-        config = self._config if self._inflate is None else exported.tokenizer_config(uri)
+        config = self._config
+        if self._inflate is not None:
+            config = exports.config_of(uri)
+            if not isinstance(config, TokenizerConfig):
+                raise UserError(f"inflate_from: {uri}: allowed is a video tokenizer")
         with next(model.parameters()).device:
             read = VideoTokenizer(config)
-        exported.fill(read, uri, VideoTokenizer.export_name)
+        exports.fill(read, uri)
         state = read.state_dict()
         if self._inflate is not None:
             try:
@@ -170,7 +168,7 @@ def _halves(psnr: list[tuple[float, float]]) -> dict[str, float]:
 def _fill_perceptual(perceptual: Perceptual, uri: str) -> None:
     wanted = perceptual.weights()
     if next(iter(wanted.values())).is_meta:
-        exported.check_fits(wanted, uri)
+        exports.check_fits(wanted, uri)
         return
     with storage.local_copy(uri) as file:
         perceptual.fill(weights.load_like(wanted, file))

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from infra.config import Section
+from models.codec import CausalFrames, CodecSpec, Codes
 from models.losses.config import AdversarialConfig, PerceptualConfig
 
 STRIDES = ((1, 2, 2), (2, 2, 2), (2, 2, 2))
@@ -95,25 +96,19 @@ class TokenizerConfig(Section):
         """Channels at each level, full resolution first."""
         return tuple(self.channels * multiplier for multiplier in self.channel_multipliers)
 
+    @property
+    def codec_spec(self) -> CodecSpec:
+        """How the tokenizer groups frames and pixels; see `models.codec`."""
+        return CodecSpec(
+            time=CausalFrames(stride=TIME_STRIDE),
+            space_stride=SPACE_STRIDE,
+            latent=Codes(codebook_size=self.codebook.size),
+        )
+
     def latent_shape(self, frames: int) -> tuple[int, int, int]:
         """Return the (T, H, W) grid of ids that a clip of `frames` frames becomes.
 
         Raises:
-            ValueError: `frames` is not 1 + 4k.
+            ValueError: the tokenizer makes no clip of so many frames.
         """
-        check_frames(frames)
-        return (
-            1 + (frames - 1) // TIME_STRIDE,
-            self.height_px // SPACE_STRIDE,
-            self.width_px // SPACE_STRIDE,
-        )
-
-
-def check_frames(frames: int) -> None:
-    """Refuse a frame count that is not 1 + 4k (1 is an image)."""
-    if frames < 1 or (frames - 1) % TIME_STRIDE:
-        low = 1 + max(frames - 1, 0) // TIME_STRIDE * TIME_STRIDE
-        raise ValueError(
-            f"{frames} frames: the tokenizer takes 1 + 4k frames (1, 5, 9, 17, 65, ...); "
-            f"the nearest are {low} and {low + TIME_STRIDE}"
-        )
+        return self.codec_spec.latent_shape(frames, self.height_px, self.width_px)

@@ -5,12 +5,13 @@ A clip of 1 + 4k frames of 8h x 8w pixels is (1 + k) x h x w ids; an image is a 
 """
 
 from collections.abc import Iterable, Iterator
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from models.tokenizer.config import SPACE_STRIDE, TIME_STRIDE, TokenizerConfig, check_frames
+from models.codec import CodecSpec
+from models.tokenizer.config import TIME_STRIDE, TokenizerConfig
 from models.tokenizer.cvq import ClusteringVQ
 from models.tokenizer.decoder import Decoder
 from models.tokenizer.encoder import Encoder
@@ -40,12 +41,11 @@ class TokenizerOutput(NamedTuple):
 class VideoTokenizer(nn.Module):
     """Causal 3-D CNN encoder, clustering VQ, and mirror-image decoder."""
 
-    export_name: ClassVar[str] = "video_tokenizer"
-
     def __init__(self, config: TokenizerConfig) -> None:
         """Build the tokenizer with random weights."""
         super().__init__()
         self.config = config
+        self.spec = config.codec_spec
         self.encoder = Encoder(config)
         self.quantizer = ClusteringVQ(config.codebook)
         self.decoder = Decoder(config)
@@ -64,7 +64,7 @@ class VideoTokenizer(nn.Module):
         Raises:
             ValueError: the input is not of that shape, type or range.
         """
-        _check_pixels(x_BCTHW)
+        _check_pixels(x_BCTHW, self.spec)
         code = self.quantizer(self.encoder(_channels_last(x_BCTHW)))
         y_BCTHW = self.decoder(code.quantized_BCTHW)
         losses = reconstruction_losses(x_BCTHW, y_BCTHW) | {"commitment": code.loss}
@@ -86,7 +86,7 @@ class VideoTokenizer(nn.Module):
         Raises:
             ValueError: the input is not of that shape, type or range.
         """
-        _check_pixels(x_BCTHW)
+        _check_pixels(x_BCTHW, self.spec)
         return self.quantizer.nearest(self.encoder(_channels_last(x_BCTHW)))
 
     @torch.no_grad()
@@ -117,7 +117,7 @@ class VideoTokenizer(nn.Module):
         """
         stream, first = Stream(), None
         for x_BCTHW in chunks:
-            _check_pixels(x_BCTHW, stream.first)
+            _check_pixels(x_BCTHW, self.spec, stream.first)
             first = _same_shape(x_BCTHW, first)
             yield self.quantizer.nearest(self.encoder(_channels_last(x_BCTHW), stream))
             stream.first = False
@@ -177,16 +177,15 @@ def _same_shape(x_BCTHW: Tensor, first: tuple[int, ...] | None) -> tuple[int, ..
     return batch, height, width
 
 
-def _check_pixels(x_BCTHW: Tensor, first: bool = True) -> None:
+def _check_pixels(x_BCTHW: Tensor, spec: CodecSpec, first: bool = True) -> None:
     shape = tuple(x_BCTHW.shape)
     if x_BCTHW.ndim != 5 or shape[1] != 3 or shape[0] < 1:
         raise ValueError(f"frames of shape {shape}: expected (B, 3, T, H, W)")
     if first:
-        check_frames(shape[2])
+        spec.check_frames(shape[2])
     elif shape[2] < 1 or shape[2] % TIME_STRIDE:
         raise ValueError(f"chunk of {shape[2]} frames: expected 4k (4, 8, ...) after the first")
-    if min(shape[3:]) < SPACE_STRIDE or shape[3] % SPACE_STRIDE or shape[4] % SPACE_STRIDE:
-        raise ValueError(f"frames of {shape[3]} x {shape[4]} px: expected multiples of 8")
+    spec.check_size(*shape[3:])
     if not x_BCTHW.is_floating_point():
         raise ValueError(f"frames of type {x_BCTHW.dtype}: expected floats in [-1, 1]")
     low, high = (float(bound) for bound in x_BCTHW.detach().aminmax())

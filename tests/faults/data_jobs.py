@@ -14,7 +14,7 @@ import torch
 from infra import artifact, cluster, storage
 from infra.config import JobConfig, build
 from infra.job import Job, execute, run_and_exit
-from models import weights
+from models import exports
 from models.tokenizer import CVQConfig, TokenizerConfig, VideoTokenizer
 from ray_jobs import prepare, tokenize
 
@@ -50,7 +50,7 @@ def tokenizer_at(folder: Path) -> str:
     torch.manual_seed(0)
     settings = build(tokenize.TokenizeConfig, {"input": ["none"], "output": str(folder)})
     output = artifact.Output(settings.output, "0" * 16, artifact.State.NEW)
-    weights.save(VideoTokenizer(model), model, folder)
+    exports.save(VideoTokenizer(model), folder)
     artifact.finish(output, "tokenizer", {}, time.monotonic())
     return output.uri
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from data_prep.loader import Mix
 from infra.errors import UserError
-from models import weights
+from models import exports, weights
 from models.losses.config import PerceptualConfig
 from models.tokenizer import TokenizerConfig
 from models.tokenizer.training import PREFIX, TrainingTokenizer
@@ -97,7 +97,7 @@ def test_an_export_is_that_of_a_plain_tokenizer(lpips: str, tmp_path: Path) -> N
     task.export(model.state_dict(), str(tmp_path / "judged"))
     plain = {k: v for k, v in model.state_dict().items() if not k.startswith(PREFIX)}
     TokenizerTask(TOKENIZER).export(plain, str(tmp_path / "plain"))
-    for file in (weights.WEIGHTS_FILE, weights.CONFIG_FILE):
+    for file in (weights.WEIGHTS_FILE, exports.CONFIG_FILE):
         assert (tmp_path / "judged" / file).read_bytes() == (tmp_path / "plain" / file).read_bytes()
 
     torch.manual_seed(1)

@@ -8,7 +8,7 @@ import torch
 
 from infra import artifact
 from infra.config import JobConfig
-from models import weights
+from models import exports
 from models.autoregressive.loong import ARConfig, LongtakeLlama, Vocabulary
 from models.tokenizer import CVQConfig, TokenizerConfig, VideoTokenizer
 
@@ -39,21 +39,19 @@ FPS = 8.0
 def write(folder: Path) -> list[str]:
     """Write both artifacts into a folder and return their URIs, the tokenizer's first."""
     torch.manual_seed(0)
-    tokenizer = _export(folder, "tokenizer", VideoTokenizer(TOKENIZER), TOKENIZER, {})
+    tokenizer = _export(folder, "tokenizer", VideoTokenizer(TOKENIZER), {})
     made_for = {
         "tokenizer_fingerprint": artifact.read(tokenizer).fingerprint,
         "fps": FPS,
         "trained_frames": 9,
     }
     model = LongtakeLlama(AUTOREGRESSIVE)
-    return [tokenizer, _export(folder, "autoregressive", model, AUTOREGRESSIVE, made_for)]
+    return [tokenizer, _export(folder, "autoregressive", model, made_for)]
 
 
-def _export(
-    folder: Path, kind: str, model: torch.nn.Module, shape: Any, summary: dict[str, Any]
-) -> str:
+def _export(folder: Path, kind: str, model: torch.nn.Module, summary: dict[str, Any]) -> str:
     settings = JobConfig(input=(str(folder),), output=str(folder / kind))
     output = artifact.begin(kind, settings)
-    weights.save(model, shape, folder / kind, "video_tokenizer" if kind == "tokenizer" else kind)
+    exports.save(model, folder / kind)
     artifact.finish(output, kind, summary, time.monotonic())
     return output.uri

@@ -16,7 +16,7 @@ from infra import artifact, storage
 from infra.config import JobConfig, Resources, build
 from infra.errors import UserError
 from infra.job import execute
-from models import weights
+from models import exports, weights
 from ray_jobs import train_tokenizer
 from ray_jobs.training import launch as launching
 from ray_jobs.training.config import BadLossConfig
@@ -257,9 +257,7 @@ def test_two_workers_equal_one(straight: Path, pixels: str, tmp_path: Path):
 
 
 def test_the_export_loads_and_work_is_plain_data(straight: Path):
-    from ray_jobs.exported import load_tokenizer
-
-    model = load_tokenizer(str(straight), torch.device("cpu"))
+    model = exports.load_codec(str(straight), torch.device("cpu"))
     ids = model.encode(torch.zeros(1, 3, 5, 16, 16))
     assert ids.shape == (1, 2, 2, 2)
     assert Work.__dataclass_params__.frozen  # pyright: ignore

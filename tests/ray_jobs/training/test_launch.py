@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from data_prep.loader import Mix
 from infra.config import JobConfig, Resources, build
 from infra.errors import UserError
-from models import weights
+from models import exports
 from models.autoregressive.loong.config import ARConfig
 from models.autoregressive.loong.vocabulary import Vocabulary
 from models.tokenizer import CVQConfig, TokenizerConfig
@@ -122,9 +122,9 @@ def test_what_needs_a_zero_stage(settings: dict) -> None:
 
 
 def test_an_initial_checkpoint_of_another_model(tmp_path: Path) -> None:
-    weights.save(TASK.build(), SMALL, tmp_path / "tokenizer")
+    exports.save(TASK.build(), tmp_path / "tokenizer")
     here = {"initial": str(tmp_path / "tokenizer")}
-    refuse("holds a model of kind video_tokenizer; allowed is autoregressive",
+    refuse("holds a model of kind video_tokenizer; allowed is loong_decoder",
            AutoregressiveTask(LLAMA, 17), run=here)  # fmt: skip
     wider = SMALL.model_copy(update={"channels": 16})
     refuse(r"model.safetensors does not fit: misshaped", TokenizerTask(wider), run=here)
