@@ -175,6 +175,7 @@ _ROWS = st.lists(
         st.sampled_from(["kept", "filtered", "quarantined"]),
         st.sampled_from(["still", "too_short", "empty"]),
         st.lists(st.sampled_from([None, "still", "too_dark"]), max_size=4),
+        st.sampled_from([("video", 25), ("image", 1), ("image", 3), (None, None)]),
     ),
     min_size=1,
 )
@@ -188,12 +189,14 @@ def test_sums_do_not_depend_on_how_rows_are_split(rows, size: int) -> None:
                 "status": status,
                 "reason": None if status == "kept" else reason,
                 "clips": [{"reason": r} for r in clips],
+                "media": media,
+                "frames": frames,
                 "duration_s": 2.0,
                 "cpu_seconds": 1.0,
                 "peak_rss_bytes": 5,
             }
         )
-        for status, reason, clips in rows
+        for status, reason, clips, (media, frames) in rows
     ]
     whole = clip_tables.add_up(tallies)
     parts = [clip_tables.add_up(tallies[at : at + size]) for at in range(0, len(rows), size)]
@@ -203,4 +206,6 @@ def test_sums_do_not_depend_on_how_rows_are_split(rows, size: int) -> None:
         == len(rows)
         == whole["kept"] + sum(whole["filtered"].values()) + sum(whole["quarantined"].values())
     )
+    assert whole["images"] == sum(media == "image" for *_, (media, _) in rows)
+    assert whole["animated_images"] == sum(media == ("image", 3) for *_, media in rows)
     assert whole["clips"] + sum(whole["clips_filtered"].values()) == sum(len(r[2]) for r in rows)

@@ -12,7 +12,7 @@ import pytest
 from data_prep.analysis import AnalysisConfig
 from data_prep.filters import FiltersConfig
 from data_prep.filters.duration import DurationConfig
-from data_prep.schemas import CLIP_TABLE
+from data_prep.schemas import CLIP_TABLE, CLIPS_VERSION
 from infra import artifact, config, storage
 from infra.errors import UserError
 from infra.job import describe, execute
@@ -131,7 +131,7 @@ def test_thresholds_apply_and_select_moves_them_again(
     assert {c["reason"] for c in _clips(strict)} == {None, "too_short", "unaesthetic"}
     for file in sorted((tmp_path / "clips").iterdir()):
         metadata = pq.read_schema(file).metadata
-        assert metadata[b"longtake.version"] == b"3"
+        assert metadata[b"longtake.version"].decode() == CLIPS_VERSION
         assert len(metadata[b"longtake.clip_weights"]) == 16
         assert len(metadata[b"longtake.aesthetic_head"]) == 16
         again = tmp_path / "again" / file.name
