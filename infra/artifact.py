@@ -1,30 +1,31 @@
 """Artifacts: a job's output directory, its fingerprint, and the marker that is written last.
 
-A job's directory holds its data, ``config.yaml`` (resolved), ``summary.json`` and, last of all,
-``artifact.json``. A directory without ``artifact.json`` is unfinished: a rerun of the same config
-goes on with it, and a rerun of another config into the same place is refused.
+A job's directory holds its data, ``config.yaml`` (resolved), ``summary.json``, ``files.parquet``
+(an index of its files) and, last of all, ``artifact.json``. A directory without ``artifact.json``
+is unfinished: a rerun of the same config resumes it, and a rerun of another config into the same
+place is refused.
 """
 
-import copy
-import hashlib
-import json
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
+from itertools import islice
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 
 from infra import config as configs
-from infra import storage
+from infra import fingerprints, storage
 from infra.errors import UserError
+from infra.fingerprints import MARKER, SCHEMA_VERSION, Identity
 
-MARKER = "artifact.json"
 UNFINISHED = "unfinished.json"
-SCHEMA_VERSION = 1
-NOT_COUNTED = ("resources", "projection", "trials_at_once", "run.tracking")
-"""Keys of a config that say how to work, and change nothing in what is made."""
-_SMALL = 64 << 20  # bytes; a larger input file counts by name and size alone
+INDEX = "files.parquet"
+_INDEX_SCHEMA = pa.schema([("path", pa.string()), ("size_bytes", pa.int64())])
+_FILES_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,12 @@ class ArtifactInfo:
     counts: dict[str, int]
     seconds: float
     """Wall-clock seconds of the run that finished it."""
-    files: list[dict[str, Any]]
-    """``path`` (relative) and ``size_bytes`` of every file."""
+    files: int
+    """How many there are, the index and the markers not counted."""
+    size_bytes: int
+    """Of all of these files together."""
+    index: str = INDEX
+    """Names the index, a Parquet file of ``path`` (relative, in order) and ``size_bytes``."""
 
 
 class State(Enum):
@@ -71,90 +76,99 @@ def read(uri: str, kinds: tuple[str, ...] = ()) -> ArtifactInfo:
         kinds: the kinds that the caller can use; empty takes any.
 
     Raises:
-        UserError: nothing there, not finished, or of another kind.
+        UserError: nothing there, not finished, of another kind, or of an earlier version.
     """
     marker = storage.join(uri, MARKER)
     if not storage.exists(marker):
         if storage.exists(storage.join(uri, UNFINISHED)):
-            raise UserError(f"{uri}: unfinished; run the job that makes it again, it goes on")
+            raise UserError(f"{uri}: unfinished; run the job that makes it again, it resumes")
         expected = " or ".join(kinds) or "any"
         raise UserError(f"{uri}: no artifact here (no {MARKER}); expected kind: {expected}")
+    tree = storage.read_json(marker)
+    _refuse_other_version(uri, tree)
     try:
-        info = ArtifactInfo(**storage.read_json(marker))
+        info = ArtifactInfo(**tree)
     except TypeError:
         raise UserError(f"{marker}: not an artifact marker of schema {SCHEMA_VERSION}") from None
-    if info.schema_version != SCHEMA_VERSION:
-        raise UserError(f"{marker}: schema {info.schema_version}; readable is {SCHEMA_VERSION}")
     if kinds and info.kind not in kinds:
         raise UserError(f"{uri}: an artifact of kind {info.kind!r}; expected {' or '.join(kinds)}")
     return info
 
 
+def files(uri: str, below: str = "") -> Iterator[tuple[str, int]]:
+    """Yield the files of a finished artifact with their sizes in bytes, in the order of names.
+
+    Args:
+        uri: the artifact's directory.
+        below: a folder of it, such as ``clips``; empty yields all.
+    """
+    prefix = f"{below.rstrip('/')}/" if below else ""
+    with storage.open_input(storage.join(uri, read(uri).index)) as file:
+        for batch in pq.ParquetFile(file).iter_batches(_FILES_AT_ONCE):
+            for path, size in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                if path.startswith(prefix):
+                    yield path, size
+
+
 def fingerprint(kind: str, config: configs.JobConfig) -> str:
     """Return 16 hex digits that change with the config or the inputs, and with nothing else.
 
-    ``output`` and what is in `NOT_COUNTED` do not count. An input that is an artifact counts by its
-    own fingerprint, so that a moved copy is the same input; a file by its name, size and (up to
-    64 MiB) bytes; any other directory by the names and sizes below it.
+    See :mod:`infra.fingerprints` for what counts.
     """
-    return _fingerprint(kind, configs.as_tree(config), config.input_keys)
+    return _fingerprint(kind, config, _identities(config))
 
 
-def _fingerprint(kind: str, tree: dict[str, Any], input_keys: tuple[str, ...]) -> str:
-    tree = copy.deepcopy(tree)
-    for key in ("output", *NOT_COUNTED):
-        *above, last = key.split(".")
-        section = tree
-        for name in above:
-            section = section.get(name, {})
-        section.pop(last, None)
-    for key in input_keys:
-        value = tree.get(key)
-        if isinstance(value, str):
-            tree[key] = _identity(value)
-        elif value is not None:
-            tree[key] = [_identity(uri) for uri in value]
-    text = json.dumps([kind, SCHEMA_VERSION, tree], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def look(kind: str, config: configs.JobConfig) -> State:
+def look(kind: str, config: configs.JobConfig) -> Output:
     """Return what is at the output of a job, and write nothing.
 
+    Of a new one the fingerprint is empty, since its inputs have not been looked at.
+
     Raises:
-        UserError: the place holds the work of another config, or files of something else.
+        UserError: an input of work begun is not there, or the place holds the work of another
+            config or of an earlier version, or files of something else.
     """
-    uri = config.output
+    uri, identity = config.output, _identities(config)
     for name, state in ((MARKER, State.FINISHED), (UNFINISHED, State.RESUMED)):
-        if storage.exists(storage.join(uri, name)):
-            _refuse_other(uri, storage.read_json(storage.join(uri, name)), kind, config)
-            return state
-    if storage.list_files(uri):
+        if storage.exists(marker := storage.join(uri, name)):
+            was = storage.read_json(marker)
+            _refuse_other_version(uri, was)
+            _refuse_other(uri, was, kind, config, identity)
+            return Output(uri, _fingerprint(kind, config, identity), state)
+    if next(storage.walk(uri), None):
         raise UserError(f"output {uri}: holds files of something else; give an empty directory")
-    return State.NEW
+    return Output(uri, "", State.NEW)
 
 
-def begin(kind: str, config: configs.JobConfig) -> Output:
-    """Open the output of a job: new, unfinished (to go on with) or finished.
+def begin(kind: str, config: configs.JobConfig, found: Output | None = None) -> Output:
+    """Open the output of a job: new, unfinished (to be resumed) or finished.
+
+    Args:
+        kind: of the artifact.
+        config: of the job.
+        found: from :func:`look`, just before; None looks now.
 
     Raises:
         UserError: as :func:`look`.
     """
-    uri, state = config.output, look(kind, config)
-    output = Output(uri, fingerprint(kind, config), state)
-    if state is State.FINISHED:
+    output = found or look(kind, config)
+    if output.state is State.FINISHED:
         return output
-    if state is State.NEW:
-        storage.make_dirs(uri)
+    if output.state is State.NEW:
+        output = replace(output, fingerprint=fingerprint(kind, config))
+        storage.make_dirs(output.uri)
     # First the marker: with the config alone, one that an older version began would be refused.
-    marked = {"kind": kind, "fingerprint": output.fingerprint}
-    storage.write_json(storage.join(uri, UNFINISHED), marked)
-    storage.write_text(storage.join(uri, "config.yaml"), configs.dump(config))
+    marked = {
+        "kind": kind,
+        "schema_version": SCHEMA_VERSION,
+        "fingerprint": output.fingerprint,
+    }
+    storage.write_json(output.path(UNFINISHED), marked)
+    storage.write_text(output.path("config.yaml"), configs.dump(config))
     return output
 
 
 def finish(output: Output, kind: str, summary: dict[str, Any], begun_at: float) -> ArtifactInfo:
-    """Write ``summary.json`` and then, last of all, the marker.
+    """Write ``summary.json``, the index and then, last of all, the marker.
 
     Args:
         output: from :func:`begin`.
@@ -163,85 +177,69 @@ def finish(output: Output, kind: str, summary: dict[str, Any], begun_at: float) 
         begun_at: ``time.monotonic()`` when the job started.
     """
     storage.write_json(output.path("summary.json"), summary)
-    files = [
-        {"path": file[len(output.uri) + 1 :], "size_bytes": size_bytes}
-        for file, size_bytes in storage.list_sizes(output.uri).items()
-        if storage.name(file) != UNFINISHED
-    ]
     counts = {k: v for k, v in summary.items() if isinstance(v, int) and not isinstance(v, bool)}
     seconds = round(time.monotonic() - begun_at, 3)
-    info = ArtifactInfo(kind, SCHEMA_VERSION, output.fingerprint, counts, seconds, files)
+    info = ArtifactInfo(
+        kind, SCHEMA_VERSION, output.fingerprint, counts, seconds, *_write_index(output)
+    )
     storage.write_json(output.path(MARKER), asdict(info))
     storage.remove(output.path(UNFINISHED))
     return info
 
 
-def _identity(uri: str) -> str:
-    if storage.exists(storage.join(uri, MARKER)):
-        return f"artifact {read(uri).fingerprint}"
-    if not storage.exists(uri):
-        raise UserError(f"input {uri}: not found")
-    if not storage.is_dir(uri):
-        size = storage.size_bytes(uri)
-        small = hashlib.sha256(storage.read_bytes(uri)).hexdigest()[:16] if size <= _SMALL else ""
-        return f"file {storage.name(uri)} {size} {small}"
-    listing = [(file[len(uri) :], size) for file, size in storage.list_sizes(uri).items()]
-    return f"directory {hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]}"
+def _write_index(output: Output) -> tuple[int, int]:
+    """Write the index of the files below the output; return how many and how large they are."""
+    own = {output.path(name) for name in (UNFINISHED, INDEX, MARKER)}
+    below = len(output.uri) + 1
+    found = ((file[below:], size) for file, size in storage.walk(output.uri) if file not in own)
+    count = size_bytes = 0
+    with (
+        storage.open_output(output.path(INDEX)) as file,
+        pq.ParquetWriter(file, _INDEX_SCHEMA, compression="zstd") as writer,
+    ):
+        while some := list(islice(found, _FILES_AT_ONCE)):
+            paths, sizes = zip(*some, strict=True)
+            writer.write_table(pa.table([paths, sizes], schema=_INDEX_SCHEMA))
+            count, size_bytes = count + len(some), size_bytes + sum(sizes)
+    return count, size_bytes
 
 
-def _refuse_other(uri: str, was: dict[str, Any], kind: str, config: configs.JobConfig) -> None:
+def _identities(config: configs.JobConfig) -> Identity:
+    return fingerprints.identities(config.output, lambda uri: read(uri).fingerprint)
+
+
+def _fingerprint(kind: str, config: configs.JobConfig, identity: Identity) -> str:
+    return fingerprints.of_tree(kind, configs.as_tree(config), type(config), identity)
+
+
+def _refuse_other_version(uri: str, marked: dict[str, Any]) -> None:
+    if (version := marked.get("schema_version", 1)) != SCHEMA_VERSION:
+        raise UserError(
+            f"{uri}: made by another version of Longtake (schema {version}, readable is "
+            f"{SCHEMA_VERSION}); remove this directory or give another output, and make it again"
+        )
+
+
+def _refuse_other(
+    uri: str, was: dict[str, Any], kind: str, config: configs.JobConfig, identity: Identity
+) -> None:
     if was.get("kind") != kind:
         raise UserError(
             f"output {uri}: holds an artifact of kind {was.get('kind')!r}, not {kind!r}"
         )
-    if was.get("fingerprint") == fingerprint(kind, config):
+    if was.get("fingerprint") == _fingerprint(kind, config, identity):
         return
     file = storage.join(uri, "config.yaml")
     old = yaml.safe_load(storage.read_text(file)) if storage.exists(file) else None
     changed = ["unknown keys"]
     if isinstance(old, dict):
-        grown = _grown(old, config)
-        if _is_older(old, grown, was, kind, config):
+        if fingerprints.only_added(kind, old, str(was.get("fingerprint")), config, identity):
             return
-        changed = _differences(grown or old, configs.as_tree(config))
+        then = fingerprints.grown(old, type(config)) or old
+        skip = ("output", *config.not_counted)
+        changed = fingerprints.differences(then, configs.as_tree(config), skip)
     what = ", ".join(changed) if changed else "the contents of its inputs"
     raise UserError(
         f"output {uri}: made with another config (changed: {what}); "
         "give another output, or remove this one"
     )
-
-
-def _grown(old: dict[str, Any], config: configs.JobConfig) -> dict[str, Any] | None:
-    """Return a config of another time with all of today's keys; None if it is none today."""
-    try:
-        return configs.as_tree(configs.build(type(config), old))
-    except UserError:
-        return None
-
-
-def _is_older(
-    old: dict[str, Any],
-    grown: dict[str, Any] | None,
-    was: dict[str, Any],
-    kind: str,
-    config: configs.JobConfig,
-) -> bool:
-    """Whether only keys were added since, which `config` leaves at their defaults."""
-    keys, today = config.input_keys, configs.as_tree(config)
-    inputs = {key: today[key] for key in keys if key in old}  # they may have moved
-    return (
-        grown is not None
-        and _fingerprint(kind, {**old, **inputs}, keys) == was.get("fingerprint")
-        and _fingerprint(kind, {**grown, **inputs}, keys) == fingerprint(kind, config)
-    )
-
-
-def _differences(old: Any, new: Any, path: str = "") -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        lines = []
-        for key in (*new, *(k for k in old if k not in new)):
-            below = f"{path}.{key}" if path else key
-            if key not in NOT_COUNTED and below not in NOT_COUNTED:
-                lines += _differences(old.get(key), new.get(key), below)
-        return lines
-    return [] if old == new else [path]

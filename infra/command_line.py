@@ -12,7 +12,10 @@ TRY_AGAIN = 75
 
 
 def run_and_exit(work: Callable[[], None]) -> None:
-    """Call `work` and exit with its status: one line for bad input or an outage."""
+    """Call `work` and exit with its status: one line for bad input or an outage.
+
+    0 done, 2 bad input, 75 storage does not answer, 130 interrupted.
+    """
     try:
         work()
     except UserError as error:

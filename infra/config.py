@@ -50,6 +50,8 @@ class JobConfig(Section):
 
     input_keys: ClassVar[tuple[str, ...]] = ("input",)
     """The keys that name what the job reads: they count by content in a fingerprint."""
+    not_counted: ClassVar[tuple[str, ...]] = ("resources",)
+    """Dotted keys that say how to work and change nothing in what is made: no part of it."""
 
     input: Annotated[tuple[Uri, ...], Field(min_length=1), BeforeValidator(as_tuple)]
     """One URI or a list of them: local paths or ``s3://``."""

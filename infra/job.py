@@ -32,29 +32,42 @@ class Job(Generic[C]):
     """Does the work in a Ray session, going on with what is at the output; returns the summary."""
     project: Callable[[C], list[str]] | None = None
     """Returns what the work would take, line by line; a dry run asks, and it may take a while."""
-    package: str = "ray_jobs"
-    """Where the job's module is."""
+
+    @property
+    def module(self) -> str:
+        """The name of the job's module, such as ``"ray_jobs.prepare"``: where `run` is."""
+        name = self.run.__module__
+        spec = sys.modules[name].__spec__ if name == "__main__" else None
+        return spec.name if spec else name
 
     def kind_of(self, settings: C) -> str:
         """Return the kind of the artifact that `settings` make."""
         return self.kind if isinstance(self.kind, str) else self.kind(settings)
 
 
-def execute(job: Job[C], settings: C) -> Summary:
+def execute(job: Job[C], settings: C, found: artifact.Output | None = None) -> Summary:
     """Run a job in the current Ray session; of a finished artifact the summary is read.
+
+    Args:
+        job: to run.
+        settings: of the job.
+        found: what :func:`artifact.look` has found, its plan looked through; None does both here.
 
     Raises:
         UserError: bad inputs, or an output that holds other work.
     """
     begun_at = time.monotonic()
     kind = job.kind_of(settings)
-    if artifact.look(kind, settings) is artifact.State.FINISHED:
+    planned = found is not None
+    found = found or artifact.look(kind, settings)
+    if found.state is artifact.State.FINISHED:
         say(f"{job.name}: finished already at {settings.output}")
         return storage.read_json(storage.join(settings.output, "summary.json"))
-    job.plan(settings)  # refuses bad inputs before anything is written
-    output = artifact.begin(kind, settings)
-    goes_on = " (going on with an unfinished run)" if output.state is artifact.State.RESUMED else ""
-    say(f"{job.name}: {output.uri}{goes_on}")
+    if not planned:
+        job.plan(settings)  # refuses bad inputs before anything is written
+    output = artifact.begin(kind, settings, found)
+    resumes = " (resuming an unfinished run)" if output.state is artifact.State.RESUMED else ""
+    say(f"{job.name}: {output.uri}{resumes}")
     summary = job.run(settings, output)
     info = artifact.finish(output, kind, summary, begun_at)
     say(f"{job.name}: done in {info.seconds:.0f} s")
@@ -62,7 +75,7 @@ def execute(job: Job[C], settings: C) -> Summary:
 
 
 def main(job: Job[Any], argv: Sequence[str] | None = None) -> None:
-    """Run a job from the command line and exit: 0 done, 2 bad input, 130 interrupted."""
+    """Run a job from the command line and exit; see :func:`infra.command_line.run_and_exit`."""
     parser = _parser(job)
     args = parser.parse_intermixed_args(argv)  # overrides may stand after an option
     run_and_exit(lambda: _run(job, args))
@@ -76,18 +89,19 @@ def _run(job: Job[Any], args: argparse.Namespace) -> None:
         if job.project is not None:
             print("".join(f"#   {line}\n" for line in job.project(settings)), end="")
         return
-    finished = artifact.look(job.kind_of(settings), settings) is artifact.State.FINISHED
+    found = artifact.look(job.kind_of(settings), settings)
+    finished = found.state is artifact.State.FINISHED
     if not finished:
         job.plan(settings)  # bad input is said before Ray takes its time to start
     with nullcontext() if finished else cluster.session(args.address):
-        execute(job, settings)
+        execute(job, settings, found)
     print(settings.output)
 
 
 def _parser(job: Job[Any]) -> argparse.ArgumentParser:
     doc = (sys.modules[job.run.__module__].__doc__ or "").strip()
     parser = argparse.ArgumentParser(
-        prog=f"python -m {job.package}.{job.name}",
+        prog=f"python -m {job.module}",
         description=doc,
         epilog="keys:\n" + "\n".join(describe(job.config)),
         formatter_class=argparse.RawDescriptionHelpFormatter,

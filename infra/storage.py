@@ -9,7 +9,6 @@ Throttling and a server that is gone for a while are waited out, more and more s
 :class:`Unavailable`, which says nothing of the file that was asked for.
 """
 
-import errno
 import json
 import os
 import re
@@ -24,20 +23,15 @@ from typing import IO, Any, cast
 import fsspec
 import pyarrow.fs
 
-from infra.errors import Unavailable, UserError, one_line
-
-REMOTE_SCHEMES = ("s3://",)
-MAX_ATTEMPTS = 12
-BLOCK_BYTES = 8 << 20
-"""What an open remote file reads ahead, and uploads at once."""
+from infra.errors import Unavailable as Unavailable
+from infra.errors import UserError, one_line
+from infra.filesystems import BLOCK_BYTES, absolute, is_remote
+from infra.filesystems import explained as _explained
+from infra.filesystems import filesystem as _open
 
 RANGE_BYTES = 1 << 20
 """What :func:`open_ranges` reads of a remote file at once."""
 _SLICE = re.compile(r"(?P<file>.+?\.tar)#(?P<start>\d+)\+(?P<size>\d+)/", re.IGNORECASE)
-_OUTAGES = {
-    *(errno.EIO, errno.EBUSY, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE),
-    *(errno.ENOMEM, getattr(errno, "EREMOTEIO", errno.EIO)),
-}
 
 
 @dataclass(frozen=True)
@@ -47,22 +41,6 @@ class Ranges:
     size_bytes: int
     read: Callable[[int, int], bytes]
     """Returns the bytes from the given offset on, of the given count; both within the size."""
-
-
-def is_remote(uri: str) -> bool:
-    """Return whether `uri` names an object store."""
-    return uri.startswith(REMOTE_SCHEMES)
-
-
-def absolute(uri: str) -> str:
-    """Return `uri` with a local path made absolute; refuse schemes that are not supported."""
-    if is_remote(uri):
-        return uri.rstrip("/")
-    if uri.startswith("file://"):
-        uri = uri.removeprefix("file://")
-    elif "://" in uri:
-        raise UserError(f"{uri}: allowed are local paths, file:// and s3:// URIs")
-    return os.path.abspath(os.path.expanduser(uri))
 
 
 def join(uri: str, *parts: str) -> str:
@@ -124,7 +102,9 @@ def list_sizes(uri: str, suffixes: tuple[str, ...] = ()) -> dict[str, int]:
     return dict(sorted(walk(uri, suffixes)))
 
 
-def walk(uri: str, suffixes: tuple[str, ...] = ()) -> Iterator[tuple[str, int]]:
+def walk(
+    uri: str, suffixes: tuple[str, ...] = (), leave_out: str | None = None
+) -> Iterator[tuple[str, int]]:
     """Yield every file below `uri` with its size in bytes, in the order of names.
 
     A listing is read as it is asked for: of S3 a page at a time, of a disk a directory at a time.
@@ -133,12 +113,16 @@ def walk(uri: str, suffixes: tuple[str, ...] = ()) -> Iterator[tuple[str, int]]:
     Args:
         uri: a directory or prefix; one that is not there holds no files.
         suffixes: lower-case endings to keep, such as ``(".mp4",)``; empty keeps all.
+        leave_out: a directory or prefix that may lie below `uri` and is passed over.
     """
     fs, path = _open(uri)
     path = path.rstrip("/")
+    skipped = f"{_open(leave_out)[1].rstrip('/')}/" if leave_out else None
     with _explained(uri):
         for file, size in _walk_s3(fs, path) if is_remote(uri) else _walk_disk(path):
             hidden = any(part.startswith(".") for part in file[len(path) :].split("/"))
+            if skipped and file.startswith(skipped):
+                continue
             if not hidden and (not suffixes or file.lower().endswith(suffixes)):
                 yield (f"s3://{file}" if is_remote(uri) else file), size
 
@@ -352,80 +336,3 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
         return pyarrow.fs.LocalFileSystem(), absolute(uri)
     fs, path = _open(uri)
     return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs)), path
-
-
-def _open(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    try:
-        options = _s3_options() if is_remote(uri) else {}
-        fs, path = fsspec.core.url_to_fs(absolute(uri), **options)
-    except (ImportError, ValueError) as error:
-        raise UserError(f"{uri}: {one_line(error)}") from None
-    return fs, path
-
-
-def _s3_options() -> dict[str, Any]:
-    attempts = int(os.environ.get("AWS_MAX_ATTEMPTS", MAX_ATTEMPTS))
-    return {
-        "use_listings_cache": False,  # other processes write too
-        "default_block_size": BLOCK_BYTES,
-        "max_concurrency": 1,  # only then does a download go on where its connection broke
-        "config_kwargs": {
-            "retries": {"mode": "adaptive", "total_max_attempts": attempts},
-            "connect_timeout": 10,
-            "read_timeout": 30,
-        },
-    }
-
-
-@contextmanager
-def _explained(uri: str) -> Iterator[None]:
-    """Turn what storage raises into one line that names the URI."""
-    try:
-        yield
-    except (UserError, Unavailable):
-        raise
-    except OSError as error:
-        raise _as_line(uri, _in_words(uri, error)) from error
-    except Exception as error:
-        library = type(error).__module__.split(".")[0]
-        if library in ("botocore", "aiobotocore", "aiohttp"):
-            away = type(error).__name__ != "ParamValidationError"  # a name that S3 does not allow
-            raise (Unavailable if away else UserError)(f"{uri}: {one_line(error)}") from error
-        raise
-
-
-def _in_words(uri: str, error: OSError) -> OSError:
-    """Return `error`, or what S3 says when it is asked so that its answer has room for words.
-
-    The answer to a HEAD is a bare 403 or 400 for an object that is closed to us as for a key that
-    is wrong or has expired.
-    """
-    fs, path = _open(uri)
-    bucket, _, key = path.partition("/")
-    if _s3_code(error) not in ("400", "403") or not is_remote(uri) or not key:
-        return error
-    try:
-        cast(Any, fs).call_s3("get_object", Bucket=bucket, Key=key, Range="bytes=0-0")
-    except OSError as said:
-        return said
-    return error
-
-
-def _as_line(uri: str, error: OSError) -> UserError | Unavailable:
-    """Return the error to raise: a fact about `uri`, or :class:`Unavailable`."""
-    code = _s3_code(error)
-    if isinstance(error, FileNotFoundError):
-        return UserError(f"{uri}: not found")
-    if isinstance(error, PermissionError):
-        # One object may be closed to us; a key that is wrong or has expired opens none of them.
-        closed = code in ("", "AccessDenied", "403")
-        return (UserError if closed else Unavailable)(f"{uri}: no permission ({one_line(error)})")
-    away = isinstance(error, (ConnectionError, TimeoutError)) or error.errno in _OUTAGES
-    away = away or code in ("ExpiredToken", "InvalidToken", "TokenRefreshRequired")
-    return (Unavailable if away else UserError)(f"{uri}: {one_line(error)}")
-
-
-def _s3_code(error: BaseException) -> str:
-    """Return S3's own name of an error, such as ``"NoSuchKey"``; empty where there is none."""
-    response = getattr(error.__cause__, "response", None) or {}
-    return str(response.get("Error", {}).get("Code", ""))

@@ -130,13 +130,12 @@ def changes(uri: str, filters: FiltersConfig) -> list[str]:
 
 
 def files_of(uri: str) -> list[str]:
-    """Return the files of a finished table, as its marker names them.
+    """Return the files of a finished table, as its index names them.
 
     Raises:
         UserError: one is not there, or has not all scores.
     """
-    paths = [file["path"] for file in artifact.read(uri).files]
-    files = [storage.join(uri, path) for path in paths if path.startswith("clips/")]
+    files = [storage.join(uri, path) for path, _ in artifact.files(uri, "clips")]
     gone = set(files).difference(storage.list_files(storage.join(uri, "clips")))
     if gone or not files:
         raise UserError(f"{min(gone, default=uri)}: a file of the clip table is not there")

@@ -12,7 +12,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -48,6 +48,7 @@ UNAVAILABLE = "unavailable"
 class PrepareConfig(JobConfig):
     """Keys of ``python -m ray_jobs.prepare``."""
 
+    not_counted: ClassVar[tuple[str, ...]] = (*JobConfig.not_counted, "projection")
     analysis: AnalysisConfig = Field(default_factory=AnalysisConfig)
     """How videos are cut and which clips are kept."""
     rows_per_file: Annotated[int, Field(ge=1)] = 512

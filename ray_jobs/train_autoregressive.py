@@ -7,7 +7,7 @@ input: a finished artifact of kind `tokens`. output: the trained model (`model.s
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -56,6 +56,7 @@ class ARStageConfig(StageConfig):
 class TrainAutoregressiveConfig(JobConfig):
     """Settings of `train_autoregressive`."""
 
+    not_counted: ClassVar[tuple[str, ...]] = (*JobConfig.not_counted, "run.tracking")
     model: ARConfig = ARConfig()
     early_frames: Annotated[int, Field(ge=1)] = 17
     """Frames whose tokens are the first K of Eq. 2."""

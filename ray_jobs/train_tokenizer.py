@@ -5,7 +5,7 @@ input: a finished artifact of kind `frames`. output: the trained tokenizer (`mod
 """
 
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ PICTURED_FRAMES = 3
 class TrainTokenizerConfig(JobConfig):
     """Settings of `train_tokenizer`."""
 
+    not_counted: ClassVar[tuple[str, ...]] = (*JobConfig.not_counted, "run.tracking")
     model: TokenizerConfig = TokenizerConfig()
     stages: Annotated[tuple[StageConfig, ...], Field(min_length=1)]
     """In the paper 1, then 17, then 65 frames."""

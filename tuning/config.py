@@ -39,6 +39,7 @@ class SweepConfig(JobConfig):
     """Keys that every sweep has."""
 
     input_keys: ClassVar[tuple[str, ...]] = ("input", "base")
+    not_counted: ClassVar[tuple[str, ...]] = (*JobConfig.not_counted, "trials_at_once")
 
     base: Uri | None = None
     """A finished artifact whose config the trials start from, or a YAML file of one."""

@@ -59,7 +59,7 @@ def run(config: LossWeightConfig, output: Output) -> dict[str, Any]:
     return sweep.run(config, output, _trials(config))
 
 
-JOB = Job("loss_weight", "sweep", LossWeightConfig, plan, run, package="tuning")
+JOB = Job("loss_weight", "sweep", LossWeightConfig, plan, run)
 
 if __name__ == "__main__":
     main(JOB)

@@ -71,7 +71,7 @@ def run(config: TopKConfig, output: Output) -> dict[str, Any]:
     return sweep.run(config, output, _trials(config))
 
 
-JOB = Job("top_k", "sweep", TopKConfig, plan, run, package="tuning")
+JOB = Job("top_k", "sweep", TopKConfig, plan, run)
 
 if __name__ == "__main__":
     main(JOB)

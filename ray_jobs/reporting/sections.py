@@ -124,10 +124,7 @@ def autoregressive(artifact: Artifact) -> dict[str, Any]:
 def timings(artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
     """Seconds of each stage as a table and a chart."""
     seconds = {kind: artifact.info.seconds for kind, artifact in artifacts.items()}
-    sizes = {
-        kind: sum(file["size_bytes"] for file in artifact.info.files)
-        for kind, artifact in artifacts.items()
-    }
+    sizes = {kind: artifact.info.size_bytes for kind, artifact in artifacts.items()}
     return {
         "rows": [(kind, seconds[kind], sizes[kind]) for kind in artifacts],
         "total": sum(seconds.values()),

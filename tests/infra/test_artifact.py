@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -17,6 +18,8 @@ class Run(Section):
 
 
 class Example(JobConfig):
+    not_counted: ClassVar[tuple[str, ...]] = (*JobConfig.not_counted, "run.tracking")
+
     steps: int = 1
     run: Run = Run()
 
@@ -42,7 +45,59 @@ def test_new_then_resumed_then_finished(tmp_path: Path):
     assert artifact.begin("clips", config(tmp_path)).state is State.FINISHED
     assert artifact.read(str(tmp_path / "out"), ("clips",)) == info
     assert info.counts == {"clips": 3}
-    assert {"path": "clips/a.parquet", "size_bytes": 4} in info.files
+    listed = dict(artifact.files(str(tmp_path / "out")))
+    assert list(listed) == ["clips/a.parquet", "config.yaml", "summary.json"]
+    assert listed["clips/a.parquet"] == 4
+    assert (info.files, info.size_bytes) == (3, sum(listed.values()))
+    assert list(artifact.files(str(tmp_path / "out"), "clips")) == [("clips/a.parquet", 4)]
+
+
+def test_an_index_of_many_files_is_written_in_batches(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(artifact, "_FILES_AT_ONCE", 2)
+    output = artifact.begin("clips", config(tmp_path))
+    for number in range(5):
+        storage.write_bytes(output.path("clips", f"{number}"), b"x" * number)
+    info = artifact.finish(output, "clips", {}, time.monotonic())
+    found = list(artifact.files(output.uri, "clips"))
+    assert found == [(f"clips/{number}", number) for number in range(5)]
+    assert info.files == 7
+
+
+def test_an_output_below_its_input_resumes(tmp_path: Path):
+    fields = {"input": (str(tmp_path),), "output": str(tmp_path / "out")}
+    storage.write_bytes(str(tmp_path / "a.mp4"), b"x")
+    storage.write_bytes(str(tmp_path / "out2" / "b.mp4"), b"x")
+    begun = artifact.begin("clips", Example(**fields))
+    storage.write_bytes(begun.path("clips", "a.parquet"), b"data")
+    again = artifact.begin("clips", Example(**fields))
+    assert (again.state, again.fingerprint) == (State.RESUMED, begun.fingerprint)
+    storage.write_bytes(str(tmp_path / "out2" / "c.mp4"), b"x")
+    with pytest.raises(UserError, match="contents of its inputs"):
+        artifact.begin("clips", Example(**fields))
+
+
+@pytest.mark.parametrize("name", [artifact.MARKER, artifact.UNFINISHED])
+def test_work_of_another_version_is_refused_with_what_to_do(tmp_path: Path, name: str):
+    was = {"kind": "clips", "fingerprint": "0" * 16, "files": []}
+    storage.write_json(str(tmp_path / "out" / name), was)
+    said = r"another version .*schema 1, .*remove this directory or give another output"
+    with pytest.raises(UserError, match=said):
+        artifact.begin("clips", config(tmp_path))
+    if name == artifact.MARKER:
+        with pytest.raises(UserError, match=said):
+            artifact.read(str(tmp_path / "out"))
+
+
+def test_inputs_are_looked_at_once(tmp_path: Path, monkeypatch):
+    artifact.begin("clips", config(tmp_path))
+    listed: list[str] = []
+    walk = storage.walk
+    monkeypatch.setattr(
+        storage, "walk", lambda uri, **more: listed.append(uri) or walk(uri, **more)
+    )
+    found = artifact.look("clips", config(tmp_path))
+    artifact.begin("clips", config(tmp_path), found)
+    assert listed == [str(tmp_path / "in")]
 
 
 @pytest.mark.parametrize("done", [False, True])

@@ -41,8 +41,8 @@ def test_the_job_writes_a_finished_artifact(tmp_path, ray_session):
     assert summary["videos"] == 2
     assert summary["unreadable_videos"] == 0
     assert set(summary["headline"].values()) == {"met"}
-    info = artifact.read(config.output, ("report",))
-    written = {file["path"] for file in info.files}
+    artifact.read(config.output, ("report",))
+    written = {path for path, _ in artifact.files(config.output)}
     assert {"report.html", "metrics.json", "curves/0000.png", "curves/0001.png"} <= written
     videos = storage.read_json(storage.join(config.output, "metrics.json"))["videos"]
     assert [video["file"] for video in videos] == ["videos/0000.mp4", "videos/0001.mp4"]

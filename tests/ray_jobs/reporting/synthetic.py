@@ -21,6 +21,7 @@ import yaml
 from data_prep import thumbnails
 from data_prep.encode import Mp4Writer
 from data_prep.schemas import CLIP_TABLE
+from infra import artifact
 from ray_jobs import video_table
 from ray_jobs.training.pictures import png
 
@@ -32,18 +33,15 @@ def mark(folder: Path, kind: str, summary: dict[str, Any], seconds: float, confi
     """Write what makes a directory a finished artifact, and return its URI."""
     (folder / "config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True))
     (folder / "summary.json").write_text(json.dumps(summary))
-    files = [
-        {"path": str(f.relative_to(folder)), "size_bytes": f.stat().st_size}
-        for f in sorted(folder.rglob("*"))
-        if f.is_file()
-    ]
+    sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
     marker = {
         "kind": kind,
-        "schema_version": 1,
+        "schema_version": artifact.SCHEMA_VERSION,
         "fingerprint": hashlib.sha256(str(folder.name).encode()).hexdigest()[:16],
         "counts": {k: v for k, v in summary.items() if isinstance(v, int)},
         "seconds": seconds,
-        "files": files,
+        "files": len(sizes),
+        "size_bytes": sum(sizes),
     }
     (folder / "artifact.json").write_text(json.dumps(marker))
     return str(folder)
@@ -374,7 +372,7 @@ def _log(folder: Path, records: Sequence[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    from infra import artifact, config
+    from infra import config
     from ray_jobs import evaluate
 
     target = Path(sys.argv[1])

@@ -1,0 +1,127 @@
+"""Fingerprints of jobs: 16 hex digits over config and inputs, and how two configs differ.
+
+``output`` does not count, nor do the keys that a config class declares as ``not_counted``. An input
+that is an artifact counts by its own fingerprint, so that a moved copy is the same input; a file by
+its name, size and (up to 64 MiB) bytes; any other directory by the names and sizes below it, less
+the job's own output, which may lie there.
+"""
+
+import copy
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+from infra import config as configs
+from infra import storage
+from infra.errors import UserError
+
+MARKER = "artifact.json"
+SCHEMA_VERSION = 2
+_SMALL = 64 << 20  # bytes; a larger input file counts by name and size alone
+
+Identity = Callable[[str], str]
+"""Returns what an input counts as; see :func:`identities`."""
+
+
+def identities(output: str, fingerprint_at: Callable[[str], str]) -> Identity:
+    """Return a function that looks at each input once, for the job that writes to `output`.
+
+    Args:
+        output: URI of the job's output.
+        fingerprint_at: returns the fingerprint of the artifact at a URI.
+    """
+
+    @functools.cache
+    def identity(uri: str) -> str:
+        if storage.exists(storage.join(uri, MARKER)):
+            return f"artifact {fingerprint_at(uri)}"
+        if not storage.exists(uri):
+            raise UserError(f"input {uri}: not found")
+        if storage.is_dir(uri):
+            return f"directory {_listing(uri, output)}"
+        size = storage.size_bytes(uri)
+        small = hashlib.sha256(storage.read_bytes(uri)).hexdigest()[:16] if size <= _SMALL else ""
+        return f"file {storage.name(uri)} {size} {small}"
+
+    return identity
+
+
+def _listing(uri: str, output: str) -> str:
+    """Return a digest of the names and sizes below `uri`, and not below `output`."""
+    digest = hashlib.sha256()
+    for file, size in storage.walk(uri, leave_out=output):
+        digest.update(json.dumps([file[len(uri) :], size]).encode())
+    return digest.hexdigest()[:16]
+
+
+def of_tree(
+    kind: str, tree: dict[str, Any], like: type[configs.JobConfig], identity: Identity
+) -> str:
+    """Return the fingerprint of a config as plain values.
+
+    Args:
+        kind: of the artifact.
+        tree: the config.
+        like: its class, which says what does not count and which keys are inputs.
+        identity: from :func:`identities`.
+    """
+    tree = copy.deepcopy(tree)
+    for key in ("output", *like.not_counted):
+        *above, last = key.split(".")
+        section = tree
+        for name in above:
+            section = section.get(name, {})
+        section.pop(last, None)
+    for key in like.input_keys:
+        value = tree.get(key)
+        if isinstance(value, str):
+            tree[key] = identity(value)
+        elif value is not None:
+            tree[key] = [identity(uri) for uri in value]
+    text = json.dumps([kind, SCHEMA_VERSION, tree], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def grown(old: dict[str, Any], like: type[configs.JobConfig]) -> dict[str, Any] | None:
+    """Return a config of another time with all of today's keys; None if it is none today."""
+    try:
+        return configs.as_tree(configs.build(like, old))
+    except UserError:
+        return None
+
+
+def only_added(
+    kind: str, old: dict[str, Any], was: str, config: configs.JobConfig, identity: Identity
+) -> bool:
+    """Return whether only keys were added since, which `config` leaves at their defaults.
+
+    Args:
+        kind: of the artifact.
+        old: the config that it was made with.
+        was: the fingerprint then.
+        config: today's.
+        identity: from :func:`identities`.
+    """
+    like, today = type(config), configs.as_tree(config)
+    inputs = {key: today[key] for key in like.input_keys if key in old}  # they may have moved
+    then = grown(old, like)
+    return (
+        then is not None
+        and of_tree(kind, {**old, **inputs}, like, identity) == was
+        and of_tree(kind, {**then, **inputs}, like, identity)
+        == of_tree(kind, today, like, identity)
+    )
+
+
+def differences(old: Any, new: Any, not_counted: tuple[str, ...], path: str = "") -> list[str]:
+    """Return the dotted keys in which two configs differ, less those that do not count."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines = []
+        for key in (*new, *(k for k in old if k not in new)):
+            below = f"{path}.{key}" if path else key
+            if below not in not_counted:
+                lines += differences(old.get(key), new.get(key), not_counted, below)
+        return lines
+    return [] if old == new else [path]
