@@ -1,1 +1,1 @@
-"""Sweeps with Ray Tune. None is built yet; see the README of this folder."""
+"""Sweeps and ablations with Ray Tune."""

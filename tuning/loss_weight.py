@@ -42,7 +42,11 @@ def _trials(config: LossWeightConfig) -> Trials:
         )
         summary = execute(train_autoregressive.JOB, settings)
         return {
-            **{name: float(summary["validation"][name]) for name in figures},
+            **{
+                name: float(summary["validation"][name])
+                for name in figures
+                if name in summary["validation"]  # an arm may have shorter clips
+            },
             "step": summary["steps"],
         }
 

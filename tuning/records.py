@@ -1,6 +1,7 @@
 """What each trial came to, written when it ends: what a killed sweep goes on from."""
 
 from dataclasses import asdict, dataclass, field
+from statistics import fmean
 from typing import Any
 
 from ray import tune
@@ -11,7 +12,7 @@ from infra.errors import one_line
 from infra.progress import say
 from tuning import report
 from tuning.config import SweepConfig
-from tuning.space import Point, name_of
+from tuning.space import ARM, SEED, Point, name_of
 
 FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 REFUSED = "refused"
@@ -34,6 +35,16 @@ class Record:
     error: str = ""
 
 
+@dataclass(frozen=True)
+class Best:
+    """The best arm or point."""
+
+    records: list[Record]
+    """One a seed, in the order of names."""
+    objective: float
+    """Their mean."""
+
+
 class Records(tune.Callback):
     """Writes a record when a trial ends, says how things stand, and watches the budget."""
 
@@ -51,13 +62,30 @@ class Records(tune.Callback):
         """Return every trial that has ended, in the order of names."""
         return [self.known[name] for name in sorted(self.known)]
 
-    def best(self) -> Record | None:
-        """Return the best of the trials that ran to their end."""
-        judged = [r for r in self.all() if r.state == FINISHED and r.objective is not None]
-        if not judged:
-            return None
+    def best(self) -> Best | None:
+        """Return the best of what ran to its end; with seeds, of what did with all of them."""
+        seeds = self._config.seeds or (self._config.seed,)
+        groups: dict[str, list[Record]] = {}
+        for record in self.all():
+            if record.state == FINISHED and record.objective is not None:
+                variant = {k: v for k, v in record.point.items() if k != SEED}
+                groups.setdefault(name_of(variant), []).append(record)
         sign = 1 if self._config.mode == "min" else -1
-        return min(judged, key=lambda record: sign * (record.objective or 0.0))
+        whole = [
+            Best(group, fmean(record.objective or 0.0 for record in group))
+            for group in groups.values()
+            if len(group) == len(seeds)
+        ]
+        return min(whole, key=lambda best: sign * best.objective, default=None)
+
+    def by_arm(self) -> dict[str, dict[int, dict[str, float]]]:
+        """Return the figures of all trials that ended, by arm and seed."""
+        found: dict[str, dict[int, dict[str, float]]] = {arm: {} for arm in self._config.arms}
+        for record in self.all():
+            if record.state == FINISHED:
+                seed = record.point.get(SEED, self._config.seed)
+                found[record.point[ARM]][seed] = record.figures
+        return found
 
     def spent(self) -> bool:
         """Return whether the budget of steps or hours is used up."""

@@ -1,27 +1,24 @@
 """What a sweep varies: parameters by name, each with the values that it may take."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
-from itertools import product
 from typing import Annotated, Any
 
-import numpy as np
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from pydantic import Field, model_validator
+from ray import tune
+from ray.tune.search.sample import Domain
+from ray.tune.search.variant_generator import generate_variants
 
 from infra.config import Section
 from infra.errors import UserError
 from infra.seeding import rng
 
 Value = bool | int | float | str | None
+ARM, SEED = "arm", "seed"
+"""Keys of a point that are no parameters."""
 Point = dict[str, Any]
-"""One value for each parameter."""
+"""One value for each parameter, or the name of an arm; with seeds one of them."""
 Two = Annotated[tuple[float, float], Field(min_length=2, max_length=2)]
 
 
@@ -52,89 +49,91 @@ class Parameter(Section):
             raise ValueError(f"log from {self.log[0]:g}: allowed is above 0")
         return self
 
-    def draw(self, random: np.random.Generator) -> Value:
-        """Return a value at random."""
-        if self.grid is not None:
-            return self.grid[int(random.integers(len(self.grid)))]
-        if self.integer is not None:
-            return int(random.integers(self.integer[0], self.integer[1] + 1))
-        if self.log is not None:
-            low, high = np.log(self.log)
-            return float(np.exp(random.uniform(low, high)))
-        assert self.uniform is not None
-        return float(random.uniform(*self.uniform))
-
     def ends(self) -> tuple[Value, ...]:
         """Return the values to try out a config with: all of a grid, else the two ends."""
         return self.grid or self.uniform or self.log or self.integer or ()
 
-    def distribution(self) -> BaseDistribution:
-        """Return what Optuna draws from."""
+    def domain(self) -> Domain:
+        """Return the values as Ray Tune draws them."""
         if self.grid is not None:
-            return CategoricalDistribution(self.grid)
+            return tune.choice(list(self.grid))
         if self.integer is not None:
-            return IntDistribution(*self.integer)
+            return tune.randint(self.integer[0], self.integer[1] + 1)
         if self.log is not None:
-            return FloatDistribution(*self.log, log=True)
+            return tune.loguniform(*self.log)
         assert self.uniform is not None
-        return FloatDistribution(*self.uniform)
+        return tune.uniform(*self.uniform)
 
 
 Space = Mapping[str, Parameter]
 
 
 def name_of(point: Point) -> str:
-    """Return the name of a trial: 12 hex digits over its values."""
+    """Return the name of a trial: its arm and seed, or 12 hex digits over its values."""
+    if ARM in point:
+        return f"{point[ARM]}-seed_{point[SEED]}" if SEED in point else point[ARM]
     return sha256(json.dumps(point, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def grid_of(space: Space) -> list[Point]:
-    """Return every combination of the values, the first parameter varying slowest.
+    """Return every combination of the values, in Ray Tune's order.
 
     Raises:
         UserError: a parameter has no grid.
     """
-    values = []
     for name, parameter in space.items():
         if parameter.grid is None:
             raise UserError(f"space.{name}: a grid search needs grid; or set search=random")
-        values.append(parameter.grid)
-    return [dict(zip(space, chosen, strict=True)) for chosen in product(*values)]
+    grids: dict[str, Any] = {
+        name: tune.grid_search(list(parameter.grid or ())) for name, parameter in space.items()
+    }
+    return [point for _, point in generate_variants(grids)]
 
 
 def random_of(space: Space, trials: int, seed: int) -> list[Point]:
     """Return so many different points drawn by the seed; fewer where there are no more."""
     random = rng(seed, "space")
+    domains = domains_of(space)
     found: dict[str, Point] = {}
     for _ in range(100 * trials):
-        point = {name: parameter.draw(random) for name, parameter in space.items()}
-        found.setdefault(name_of(point), point)
+        for _, point in generate_variants(domains, random_state=random):
+            found.setdefault(name_of(point), point)
         if len(found) == trials:
             break
     return list(found.values())
 
 
+def domains_of(space: Space) -> dict[str, Any]:
+    """Return what Ray Tune and Optuna draw a point from."""
+    return {name: parameter.domain() for name, parameter in space.items()}
+
+
 def corners(space: Space) -> Iterator[Point]:
     """Yield points that between them have the ends of every parameter, each with others' first."""
     first = {name: parameter.ends()[0] for name, parameter in space.items()}
-    yield first
+    if first:
+        yield first
     for name, parameter in space.items():
         for value in parameter.ends()[1:]:
             yield {**first, name: value}
 
 
-def check(space: Space, build: Callable[[Point], Any]) -> None:
-    """Raise UserError unless there are parameters and a config can be built with their ends.
+def check(points: Iterable[Point], build: Callable[[Point], Any]) -> None:
+    """Raise UserError unless there are points and a config can be built with each.
 
     Args:
-        space: of a sweep.
+        points: arms, or the corners of a space.
         build: makes a trial's config; its error names the key.
     """
-    if not space:
-        raise UserError("space: empty; give at least one parameter, such as space.NAME.grid=[0,1]")
-    for point in corners(space):
+    there = False
+    for point in points:
+        there = True
         try:
             build(point)
         except UserError as error:
-            said = ", ".join(f"{name}={value}" for name, value in point.items())
-            raise UserError(f"space: {said}: {error}") from None
+            stated = ", ".join(f"{name}={value}" for name, value in point.items())
+            raise UserError(f"{'arms' if ARM in point else 'space'}: {stated}: {error}") from None
+    if not there:
+        raise UserError(
+            "space: empty; give at least one parameter, such as space.NAME.grid=[0,1], or arms"
+        )

@@ -27,10 +27,10 @@ from infra.artifact import Output
 from infra.errors import UserError
 from infra.job import Job
 from infra.progress import say
-from tuning import report
+from tuning import predictions, report
 from tuning.config import SweepConfig, job_tree, points_of
 from tuning.records import FAILED, REFUSED, STOPPED, Records, point_of
-from tuning.space import Parameter, Point, check, name_of
+from tuning.space import ARM, SEED, Parameter, Point, check, corners, domains_of, name_of
 
 MOST_LOST = 2
 """How often a trial whose process was lost is begun again."""
@@ -75,7 +75,9 @@ def base(config: SweepConfig, job: Job[Any]) -> Any:
 
 def plan(config: SweepConfig, trials: Trials) -> list[str]:
     """Return what a sweep would do, everything checked that can be before a trial starts."""
-    check(config.space, lambda point: build(config, trials.job, point))
+    tried = [{ARM: name} for name in config.arms] or corners(config.space)
+    check(tried, lambda point: build(config, trials.job, point))
+    predictions.check(config.predictions, tuple(config.arms), trials.figures)
     points = points_of(config)
     if config.objective not in trials.figures:
         raise UserError(
@@ -94,6 +96,9 @@ def plan(config: SweepConfig, trials: Trials) -> list[str]:
         f"{count} trials by {config.search} search, {config.trials_at_once} at once, {who} with "
         f"{each.workers} x {each.cpus_per_worker:g} CPUs, {each.gpus_per_worker:g} GPUs",
         *(f"vary {name}: {_values(parameter)}" for name, parameter in config.space.items()),
+        *(f"arm {name}: {keys}" for name, keys in config.arms.items()),
+        *([f"each with the seeds {', '.join(map(str, config.seeds))}"] if config.seeds else []),
+        *(f"predicted: {each.says}" for each in config.predictions),
         f"best: the {config.mode} of {config.objective}",
         *([f"early stops: {config.asha}"] if config.asha else []),
         *budget,
@@ -126,15 +131,28 @@ def run(config: SweepConfig, output: Output, trials: Trials) -> dict[str, Any]:
     if best is None:
         first = next((r.error for r in records.all() if r.error), "none ended within the budget")
         raise UserError(f"no trial has a {config.objective}: {first}")
-    settled = build(config, trials.job, best.point)
-    report.write(config, output, [asdict(record) for record in records.all()], asdict(best))
-    storage.write_text(output.path("best.yaml"), report.best_yaml(config, settled, asdict(best)))
+    first = best.records[0]
+    settled = build(config, trials.job, first.point)
+    rows = [asdict(record) for record in records.all()]
+    report.write(config, output, rows, {record.name for record in best.records})
+    text = report.best_yaml(config, settled, first.name, first.point, best.objective)
+    storage.write_text(output.path("best.yaml"), text)
     storage.remove(output.path("tune"))
+    outcome = predictions.outcomes(
+        config.predictions, records.by_arm() if config.arms else {}, config.seeds or (config.seed,)
+    )
+    for line in predictions.lines(outcome):
+        say(line)
     return {
         "trials": len(records.known),
         **{state: sum(r.state == state for r in records.all()) for state in (STOPPED, FAILED)},
         "steps": sum(record.steps for record in records.all()),
-        "best": {"trial": best.name, **best.point, config.objective: best.objective},
+        "best": {
+            "trials": [record.name for record in best.records],
+            **{key: value for key, value in first.point.items() if key != SEED},
+            config.objective: best.objective,
+        },
+        **({"predictions": outcome} if outcome else {}),
     }
 
 
@@ -168,7 +186,7 @@ def _tune(
             return
         before = [r for r in records.all() if r.objective is not None]
         search = OptunaSearch(
-            {name: parameter.distribution() for name, parameter in config.space.items()},
+            OptunaSearch.convert_search_space(domains_of(config.space)),
             metric=config.objective,
             mode=config.mode,
             seed=config.seed + len(before),  # else it would draw again what it has drawn

@@ -56,7 +56,8 @@ def _trials(config: TopKConfig) -> Trials:
             for actor in actors:  # Ray Tune's own reference lasts as long as the session
                 ray.kill(actor)
 
-    joined = base.extension.joins or any(key.startswith("extension.") for key in config.space)
+    varied = [*config.space, *(key for arm in config.arms.values() for key in arm)]
+    joined = base.extension.joins or any(key.startswith("extension.") for key in varied)
     figures = [name for name in VIDEO_FIGURES if joined or name != "join_colour_drift"]
     return Trials(generate.JOB, begin, tuple(figures), shared=True)
 

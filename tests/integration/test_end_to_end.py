@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from infra import artifact, config, storage
-from pipelines import loong, loong_ablation, recipe
+from infra.job import execute
+from pipelines import loong, recipe
 from pipelines.recipe import PRESETS
+from tuning import loss_weight, top_k
 
 SMALL = Path(__file__).parents[1] / "small.yaml"
 
@@ -56,27 +58,32 @@ def test_film_in_long_video_and_report_out(finished: str):
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_an_ablation_trains_and_generates_every_arm_once(finished: str, tmp_path: Path):
+def test_ablations_of_a_finished_run_are_sweeps_over_it(finished: str, tmp_path: Path):
     weight, k = "stages.long_clips.early_frame_weight", "sampling.top_k"
-    tree = {
-        "input": finished,
-        "output": str(tmp_path / "ablation"),
-        "seeds": [0, 1],
-        "training": {"arms": {"plain": {weight: 0.0}, "weighted": {weight: 2.0}}},
-        "generation": {"of": "weighted", "arms": {"greedy": {k: 1}, "free": {k: None}}},
+    shared = {"seeds": [0, 1], "resources": {"workers": 2, "cpus_per_worker": 0.5}}
+    trained = {
+        **shared,
+        "input": storage.join(finished, "tokens"),
+        "base": storage.join(finished, "autoregressive"),
+        "output": str(tmp_path / "training"),
+        "arms": {"plain": {weight: 0.0}, "weighted": {weight: 2.0}},
         "predictions": [
-            {"says": "a", "figure": "loss_frames_1", "lower": "weighted", "than": "plain"},
-            {"says": "b", "figure": "motion", "lower": "greedy", "than": "free"},
+            {"says": "a", "figure": "loss_frames_1", "lower": "weighted", "than": "plain"}
         ],
     }
-    settings = config.build(loong_ablation.LoongAblationConfig, tree)
-    steps = loong_ablation.steps(settings)
-    recipe.run(steps)
-    begun = [artifact.read(item.config.output).seconds for item in steps]
-    recipe.run(steps)
-    assert [artifact.read(item.config.output).seconds for item in steps] == begun
-    written = storage.read_json(loong_ablation.write(settings))
-    assert [each["seeds"] for each in written["predictions"]] == [2, 2]
-    assert all(each["mean"] is not None for each in written["predictions"])
-    assert written["figures"].keys() == {"plain", "weighted", "greedy", "free"}
-    assert storage.exists(str(tmp_path / "ablation" / "ablation.png"))
+    made = {
+        **shared,
+        "input": [storage.join(finished, name) for name in ("tokenizer", "autoregressive")],
+        "base": storage.join(finished, "generate"),
+        "output": str(tmp_path / "generation"),
+        "arms": {"greedy": {k: 1}, "free": {k: None}},
+        "predictions": [{"says": "b", "figure": "motion", "lower": "greedy", "than": "free"}],
+    }
+    for job, tree in ((loss_weight.JOB, trained), (top_k.JOB, made)):
+        settings = config.build(job.config, tree)
+        summary = execute(job, settings)
+        (outcome,) = summary["predictions"]
+        assert outcome["seeds"] == 2
+        assert outcome["mean"] is not None
+        assert storage.exists(storage.join(settings.output, "response.png"))
+        assert summary["trials"] == 4

@@ -20,7 +20,7 @@ def space_of(**tree: dict) -> Space:
 
 def test_a_grid_has_every_combination_once_in_order():
     points = grid_of(space_of(a={"grid": [0, 1]}, b={"grid": ["x", None, 2.5]}))
-    assert points == [{"a": a, "b": b} for a in (0, 1) for b in ("x", None, 2.5)]
+    assert points == [{"a": a, "b": b} for b in ("x", None, 2.5) for a in (0, 1)]
     assert len({name_of(point) for point in points}) == 6
 
 
@@ -43,10 +43,8 @@ def test_points_at_random_are_within_and_follow_from_the_seed(seed: int, trials:
         assert -2 <= point["b"] <= 3
         assert 1e-5 <= point["c"] <= 1e-2
         assert point["d"] in range(2, 10)
-        for name, parameter in space.items():
-            assert parameter.distribution()._contains(
-                parameter.distribution().to_internal_repr(point[name])
-            )
+        assert [type(point[name]) for name in "abcd"] == [int, float, float, int]
+        assert all(space[name].domain().is_valid(value) for name, value in point.items())
 
 
 def test_a_small_space_gives_fewer_points_than_asked_for():
@@ -78,11 +76,11 @@ def test_parameters_that_cannot_be_are_refused(parameter: dict, said: str):
 
 def test_a_space_is_tried_out_before_anything_runs():
     with pytest.raises(UserError, match="space: empty"):
-        check({}, lambda point: None)
+        check(corners({}), lambda point: None)
 
     def build(point: dict) -> None:
         if point["a"] > 2:
             raise UserError("a: too much")
 
     with pytest.raises(UserError, match="space: a=3: a: too much"):
-        check(space_of(a={"grid": [1, 3]}), build)
+        check(corners(space_of(a={"grid": [1, 3]})), build)

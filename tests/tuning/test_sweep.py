@@ -93,7 +93,7 @@ def test_a_grid_is_swept_and_its_best_config_stands_alone(ray_session, tmp_path:
     best = yaml.safe_load((tmp_path / "out" / "best.yaml").read_text())
     assert config.build(Curve, {**best, "output": "/unused"}).y == 0
     assert (best["x"] - 1) ** 2 == 1
-    assert Image.open(tmp_path / "out" / "response.png").size[0] > 800
+    assert Image.open(tmp_path / "out" / "response.png").size[0] > 800  # two panels
     assert not (tmp_path / "out" / "tune").exists()
 
 
