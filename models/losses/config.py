@@ -17,8 +17,8 @@ class PerceptualConfig(Section):
     """LPIPS of each frame (Zhang et al. 2018, version 0.1, VGG16). Open in Loong."""
 
     weights: Uri | None = None
-    """URI of a safetensors file with VGG16 and the linear heads (`models.losses.lpips` says
-    how to make it); None leaves the term out."""
+    """URI of a safetensors file with VGG16 (`models.losses.lpips` says how to make it); None leaves
+    the term out."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """As in Open-MAGVIT2."""
 

@@ -63,9 +63,9 @@ def test_weights_of_lpips_that_do_not_fit_are_refused(
     pixels: str, lpips: str, tmp_path: Path
 ) -> None:
     state = load_file(lpips)
-    state["classifier.0.weight"] = state.pop("lin0.model.1.weight")
+    state["classifier.0.weight"] = state.pop("features.0.weight")
     save_file(state, tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match=r"missing lin0.model.1.weight; unexpected classifier"):
+    with pytest.raises(UserError, match=r"missing features.0.weight; unexpected classifier"):
         plan(settings(pixels, judged(str(tmp_path / "other.safetensors"))))
     with pytest.raises(UserError, match="nowhere: not found"):
         plan(settings(pixels, judged(str(tmp_path / "nowhere"))))

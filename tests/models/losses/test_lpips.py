@@ -5,18 +5,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.losses.lpips import Perceptual
+from models.losses.lpips import Perceptual, heads
 from models.tokenizer.config import TokenizerConfig
 from tests.models.tokenizer.test_model import clip
 
 
 def random_weights() -> dict[str, Tensor]:
-    """Return weights in the real format: names and shapes of VGG16 and of LPIPS's heads."""
+    """Return weights in the real format: names and shapes of VGG16."""
     draws = torch.Generator().manual_seed(7)
     state = {}
     for name, empty in Perceptual().weights().items():
-        tensor = torch.randn(empty.shape, generator=draws)
-        state[name] = tensor.abs() if name.startswith("lin") else tensor / 9 / empty.shape[0] ** 0.5
+        state[name] = torch.randn(empty.shape, generator=draws) / 9 / empty.shape[0] ** 0.5
     return state
 
 
@@ -27,15 +26,22 @@ def perceptual() -> Perceptual:
     return module
 
 
-def test_the_file_has_the_names_and_shapes_of_vgg16_and_its_heads() -> None:
+def test_the_file_has_the_names_and_shapes_of_vgg16() -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in Perceptual().weights().items()}
-    assert len(shapes) == 13 * 2 + 5
+    assert len(shapes) == 13 * 2
     assert shapes["features.0.weight"] == (64, 3, 3, 3)
     assert shapes["features.28.weight"] == (512, 512, 3, 3)
     assert shapes["features.28.bias"] == (512,)
-    assert shapes["lin2.model.1.weight"] == (1, 256, 1, 1)
-    vgg = sum(t.numel() for n, t in Perceptual().weights().items() if n.startswith("features"))
+    vgg = sum(tensor.numel() for tensor in Perceptual().weights().values())
     assert vgg == 14_714_688  # the convolutions of VGG16
+
+
+def test_the_heads_are_those_of_the_paper() -> None:
+    """Version 0.1 has a weight of at least 0 for each channel that VGG16 compares."""
+    found = heads()
+    sizes = [tuple(found[f"lin{stage}.model.1.weight"].shape) for stage in range(5)]
+    assert sizes == [(1, channels, 1, 1) for channels in (64, 128, 256, 512, 512)]
+    assert all((head >= 0).all() for head in found.values())
 
 
 def test_a_distance_by_frame(perceptual: Perceptual) -> None:
@@ -72,7 +78,7 @@ def test_it_equals_the_papers_equation(perceptual: Perceptual) -> None:
     both = zip(features(x[:, :, 0]), features(y[:, :, 0]), strict=True)
     for stage, (one, other) in enumerate(both):
         apart = (F.normalize(one) - F.normalize(other)).square()[0]
-        weights = state[f"lin{stage}.model.1.weight"].flatten()
+        weights = heads()[f"lin{stage}.model.1.weight"].flatten()
         expected = expected + (weights[:, None, None] * apart).sum(0).mean()
     torch.testing.assert_close(perceptual(x, y).squeeze(), expected, atol=1e-5, rtol=1e-4)
 
@@ -90,3 +96,17 @@ def test_only_the_frames_get_a_gradient_and_nothing_is_saved(perceptual: Percept
 def test_frames_that_are_too_small_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 16 x 16"):
         TokenizerConfig(height_px=8, perceptual={"weights": "/vgg"})  # type: ignore[arg-type]
+
+
+def test_it_moves_with_its_module_and_stays_in_float32(perceptual: Perceptual) -> None:
+    holder = torch.nn.ModuleList([Perceptual()]).to("meta", torch.bfloat16)
+    kinds = {(t.device.type, t.dtype) for t in holder[0].weights().values()}  # type: ignore[operator]
+    assert kinds == {("meta", torch.float32)}
+
+
+def test_making_room_draws_no_random_numbers() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    Perceptual()
+    assert torch.equal(torch.rand(1), expected)
