@@ -36,7 +36,8 @@ from ray_jobs.training.capabilities import (
 from ray_jobs.training.loop import Work, train
 from ray_jobs.training.optimizer import matches, parameter_groups
 from ray_jobs.training.task import Task
-from ray_jobs.training.trackers import Tracked, check_installed, key_of
+from ray_jobs.training.tracked_runs import Tracked
+from ray_jobs.training.trackers import check_installed, key_of
 
 
 def check(

@@ -30,7 +30,8 @@ from ray_jobs.training.optimizer import adamw, matches
 from ray_jobs.training.ranks import any_rank, mean_over_ranks, sequence_group
 from ray_jobs.training.sinks import SAMPLES, Lines, Prometheus, TensorBoard
 from ray_jobs.training.task import Task
-from ray_jobs.training.trackers import Tracked, trackers
+from ray_jobs.training.tracked_runs import Tracked
+from ray_jobs.training.trackers import trackers
 from ray_jobs.training.validation import Validation
 
 LAST_FOLDER = "last"

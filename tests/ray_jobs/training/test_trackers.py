@@ -19,7 +19,8 @@ from infra.errors import UserError
 from ray_jobs.training.config import MlflowConfig, TrackingConfig, WandbConfig
 from ray_jobs.training.sinks import Lines, TensorBoard, save_pictures
 from ray_jobs.training.telemetry import Telemetry
-from ray_jobs.training.trackers import Tracked, check_installed, key_of, parameters, trackers
+from ray_jobs.training.tracked_runs import Tracked, parameters
+from ray_jobs.training.trackers import check_installed, key_of, trackers
 
 CONFIG = {"seed": 1, "stages": [{"name": "a", "steps": 4}], "run": {"multiples": {"*.book": 10.0}}}
 OFFLINE = TrackingConfig(wandb=WandbConfig(project="films", mode="offline"))
