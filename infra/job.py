@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from infra import artifact, cluster, config, storage
 from infra.command_line import describe, run_and_exit
 from infra.config import JobConfig
-from infra.progress import say
+from infra.log import logger
 
 C = TypeVar("C", bound=JobConfig)
 Summary = dict[str, Any]
@@ -61,16 +61,16 @@ def execute(job: Job[C], settings: C, found: artifact.Output | None = None) -> S
     planned = found is not None
     found = found or artifact.look(kind, settings)
     if found.state is artifact.State.FINISHED:
-        say(f"{job.name}: finished already at {settings.output}")
+        logger.info(f"{job.name}: finished already at {settings.output}")
         return storage.read_json(storage.join(settings.output, "summary.json"))
     if not planned:
         job.plan(settings)  # refuses bad inputs before anything is written
     output = artifact.begin(kind, settings, found)
     resumes = " (resuming an unfinished run)" if output.state is artifact.State.RESUMED else ""
-    say(f"{job.name}: {output.uri}{resumes}")
+    logger.info(f"{job.name}: {output.uri}{resumes}")
     summary = job.run(settings, output)
     info = artifact.finish(output, kind, summary, begun_at)
-    say(f"{job.name}: done in {info.seconds:.0f} s")
+    logger.info(f"{job.name}: done in {info.seconds:.0f} s")
     return summary
 
 

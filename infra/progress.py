@@ -15,13 +15,9 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
+from infra.log import logger
+
 LOG_INTERVAL_S = 10.0
-
-
-def say(text: str) -> None:
-    """Print one line for people, on standard error so that standard output stays for results."""
-    sys.stderr.write(text + "\n")  # not print: Ray Train shows what is printed a second time
-    sys.stderr.flush()
 
 
 class Progress:
@@ -87,4 +83,4 @@ class Progress:
         if self._total is not None and new > 0 and self._done < self._total:
             left = f", {elapsed / new * (self._total - self._done):.0f} s left"
         tail = f"  {note}" if note else ""
-        say(f"{self._name}: {self._done}{total} {self._unit}, {elapsed:.0f} s{left}{tail}")
+        logger.info(f"{self._name}: {self._done}{total} {self._unit}, {elapsed:.0f} s{left}{tail}")

@@ -17,7 +17,7 @@ from data_prep import samples
 from infra import artifact, storage
 from infra.config import Section, Uri
 from infra.errors import UserError
-from infra.progress import say
+from infra.log import logger
 from models.upscale import check
 from pipelines.recipe import Step, main, step
 from ray_jobs import (
@@ -107,7 +107,7 @@ def get_videos(config: LoongConfig) -> None:
     manifest = _videos(config)
     if not storage.exists(manifest):
         film = samples.big_buck_bunny()
-        say(f"film: {film}")
+        logger.info(f"film: {film}")
         row = {"uri": str(film), "caption": samples.BIG_BUCK_BUNNY_CAPTION}
         storage.write_text(manifest, json.dumps(row) + "\n")
 

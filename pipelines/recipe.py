@@ -12,7 +12,7 @@ from infra import config as configs
 from infra.config import JobConfig, Section
 from infra.errors import UserError
 from infra.job import Job, add_address, execute, run_and_exit
-from infra.progress import say
+from infra.log import logger
 
 PRESETS = Path(__file__).parent / "presets"
 C = TypeVar("C", bound=Section)
@@ -50,9 +50,9 @@ def run(steps: Sequence[Step]) -> None:
     """Run the steps in one Ray session; finished ones are passed over."""
     begun_at = time.monotonic()
     for number, item in enumerate(steps, start=1):
-        say(f"[{number}/{len(steps)}] {item.name}")
+        logger.info(f"[{number}/{len(steps)}] {item.name}")
         execute(item.job, item.config)
-    say(f"all steps done in {time.monotonic() - begun_at:.0f} s")
+    logger.info(f"all steps done in {time.monotonic() - begun_at:.0f} s")
 
 
 def plan(steps: Sequence[Step]) -> list[str]:

@@ -32,7 +32,8 @@ from infra import storage
 from infra.artifact import Output
 from infra.config import JobConfig, Section
 from infra.job import Job, main
-from infra.progress import Progress, say
+from infra.log import logger
+from infra.progress import Progress
 from ray_jobs.clip_tables import add_up, check_accounts, tally
 from ray_jobs.metrics import Prepared
 from ray_jobs.part_files import row_groups
@@ -184,7 +185,7 @@ def _manifest(config: PrepareConfig, output: Output) -> pa.Table:
         return _read(file)
     manifest = manifests.read(config.input)
     for note in manifest.notes:
-        say(f"prepare: {note}")
+        logger.info(f"prepare: {note}")
     _write(file, manifest.table)
     return manifest.table
 
@@ -195,7 +196,9 @@ def _analyse_all(table: pa.Table, config: PrepareConfig, output: Output) -> None
     there = {storage.name(uri).removesuffix(".parquet") for uri in storage.list_files(folder)}
     todo = table.filter(pa.array([i.as_py() not in there for i in table["source_id"]], pa.bool_()))
     if todo.num_rows < table.num_rows:
-        say(f"prepare: {table.num_rows - todo.num_rows} videos were analysed by an earlier run")
+        logger.info(
+            f"prepare: {table.num_rows - todo.num_rows} videos were analysed by an earlier run"
+        )
     if not todo.num_rows:
         return
     rows = ray.data.from_arrow(todo.replace_schema_metadata()).repartition(

@@ -24,7 +24,8 @@ from infra.artifact import Output
 from infra.config import JobConfig
 from infra.errors import UserError
 from infra.job import Job, main
-from infra.progress import Progress, say
+from infra.log import logger
+from infra.progress import Progress
 from ray_jobs import clip_tables
 from ray_jobs.clip_tables import Against
 from ray_jobs.parts import MOST_BLOCKS
@@ -99,7 +100,7 @@ def run(config: ScoreConfig, output: Output) -> dict[str, Any]:
     clip_tables.check_accounts(summary, artifact.read(config.input[0]).counts["inputs"])
     report = clip_tables.threshold_report(sum((against for _, against, _ in parts), Against()))
     for line in clip_tables.report_lines("score", report):
-        say(line)
+        logger.info(line)
     storage.remove(output.path("scored"))
     return {
         **summary,
@@ -122,14 +123,16 @@ def _score_all(config: ScoreConfig, files: list[str], output: Output) -> None:
     units = [unit for unit in units if unit["rows"]]
     todo = sum(len(row["clips"]) for unit in units for row in unit["rows"])
     if todo < total:
-        say(f"score: {total - todo} clips were scored by an earlier run")
+        logger.info(f"score: {total - todo} clips were scored by an earlier run")
     if not units:
         return
     needed = config.resources.cpus_per_worker + sum(
         stage.workers * stage.num_cpus for stage in config.stages.on.values()
     )
     if needed > ray.cluster_resources().get("CPU", 0):
-        say(f"score: waits until the cluster has {needed:g} CPUs; lower workers or num_cpus")
+        logger.warning(
+            f"score: waits until the cluster has {needed:g} CPUs; lower workers or num_cpus"
+        )
     rows = [{"unit": json.dumps(unit)} for unit in units]
     data = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS)).map_batches(
         decode,  # pyright: ignore[reportArgumentType] (fn_kwargs fills the rest)

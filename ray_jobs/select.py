@@ -23,7 +23,8 @@ from infra.artifact import Output
 from infra.config import JobConfig, Uri, as_tuple
 from infra.errors import UserError
 from infra.job import Job, main
-from infra.progress import Progress, say
+from infra.log import logger
+from infra.progress import Progress
 from ray_jobs import clip_tables
 from ray_jobs.clip_tables import (
     Against,
@@ -87,7 +88,7 @@ def run(config: SelectConfig, output: Output) -> dict[str, Any]:
     check_accounts(summary, artifact.read(config.input[0]).counts["inputs"])
     report = threshold_report(sum((against for _, against in parts), Against()))
     for line in report_lines("select", report):
-        say(line)
+        logger.info(line)
     return {**summary, "filters": configs.as_tree(filters), "thresholds": report}
 
 

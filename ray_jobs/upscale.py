@@ -25,7 +25,8 @@ from infra.artifact import Output
 from infra.config import JobConfig
 from infra.errors import UserError, one_line
 from infra.job import Job, main
-from infra.progress import Progress, say
+from infra.log import logger
+from infra.progress import Progress
 from models import upscale
 from models.upscale.config import RealesrganConfig, UpscalerConfig, check_scale
 from ray_jobs import video_table
@@ -137,7 +138,7 @@ def run(config: UpscaleConfig, output: Output) -> dict[str, Any]:
             if made["failed"]:
                 row = json.loads(made["row"])
                 failed[row["video_id"]] = made["failed"]
-                say(f"upscale: {row['file']} left out: {made['failed']}")
+                logger.warning(f"upscale: {row['file']} left out: {made['failed']}")
             bar.advance(note=f"{len(failed)} failed")
     if len(failed) == len(rows):
         raise UserError(

@@ -9,7 +9,7 @@ from ray import tune
 from infra import storage
 from infra.artifact import Output
 from infra.errors import one_line
-from infra.progress import say
+from infra.log import logger
 from tuning import report
 from tuning.config import SweepConfig
 from tuning.space import ARM, SEED, Point, name_of
@@ -147,7 +147,7 @@ class Records(tune.Callback):
         self.known[name] = record
         storage.write_json(self._output.path("records", f"{name}.json"), asdict(record))
         for line in report.table_lines(self._config, [asdict(r) for r in self.all()]):
-            say(line)
+            logger.info(line)
 
 
 def point_of(trial: dict[str, Any]) -> Point:

@@ -26,7 +26,7 @@ from infra import storage
 from infra.artifact import Output
 from infra.errors import UserError
 from infra.job import Job
-from infra.progress import say
+from infra.log import logger
 from tuning import predictions, report
 from tuning.config import SweepConfig, job_tree, points_of
 from tuning.records import FAILED, REFUSED, STOPPED, Records, point_of
@@ -119,7 +119,7 @@ def run(config: SweepConfig, output: Output, trials: Trials) -> dict[str, Any]:
     if points is not None:
         points = [point for point in points if name_of(point) not in records.known]
     if records.known:
-        say(f"sweep: {len(records.known)} trials have ended in an earlier run")
+        logger.info(f"sweep: {len(records.known)} trials have ended in an earlier run")
     if (points is None or points) and not records.spent():
         _tune(config, output, trials, points, records)
     if records.lost:
@@ -142,7 +142,7 @@ def run(config: SweepConfig, output: Output, trials: Trials) -> dict[str, Any]:
         config.predictions, records.by_arm() if config.arms else {}, config.seeds or (config.seed,)
     )
     for line in predictions.lines(outcome):
-        say(line)
+        logger.info(line)
     return {
         "trials": len(records.known),
         **{state: sum(r.state == state for r in records.all()) for state in (STOPPED, FAILED)},

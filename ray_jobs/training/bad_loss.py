@@ -4,7 +4,7 @@ import math
 import statistics
 
 from infra import storage
-from infra.progress import say
+from infra.log import logger
 from ray_jobs.training.checkpoints import TrainState
 from ray_jobs.training.config import BadLossConfig
 from ray_jobs.training.ranks import any_rank
@@ -57,7 +57,7 @@ class Skipped:
         if go_on:
             self.steps[bad.step] = bad.reason
         if self._rank == 0:
-            say(f"{bad.reason}; {'going back to pass over it' if go_on else 'stopping'}")
+            logger.warning(f"{bad.reason}; {'going back to pass over it' if go_on else 'stopping'}")
             if go_on:
                 storage.write_json(storage.join(self._output, SKIPPED), self.steps)
             else:

@@ -11,7 +11,7 @@ import ray
 import ray.train
 
 from infra import storage
-from infra.progress import say
+from infra.log import logger
 
 FOLDER = "checkpoints"
 """Below the output; Ray Train's own name for the run."""
@@ -23,7 +23,9 @@ def drop_unusable_record(output: str) -> None:
     """Remove Ray Train's record of a run's checkpoints where it could not be read."""
     uri = storage.join(output, FOLDER, RECORD)
     if storage.exists(uri) and not _usable(uri):
-        say(f"{uri}: damaged, or of another version of Ray; taking the checkpoints that are there")
+        logger.warning(
+            f"{uri}: damaged, or of another version of Ray; taking the checkpoints that are there"
+        )
         storage.remove(uri)
 
 

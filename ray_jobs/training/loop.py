@@ -18,7 +18,8 @@ from data_prep.loader import Loader
 from data_prep.sample import Sample
 from data_prep.sampling import TRAIN
 from infra import storage
-from infra.progress import Progress, say
+from infra.log import logger
+from infra.progress import Progress
 from infra.seeding import derive
 from ray_jobs.training import bad_loss, batches, checkpoint_index, checkpoints, telemetry, zero
 from ray_jobs.training.bad_loss import BadLoss, Skipped
@@ -81,7 +82,9 @@ def _last_whole(output: str, rank: int, workers: int) -> Iterator[str | None]:
         with checkpoint.as_directory() as folder:
             found = checkpoints.problem(folder, rank, workers)
             if found is not None:
-                say(f"{checkpoint.path}: damaged ({found}); going back to the one before")
+                logger.warning(
+                    f"{checkpoint.path}: damaged ({found}); going back to the one before"
+                )
             if not any_rank(found is not None):
                 yield folder
                 return

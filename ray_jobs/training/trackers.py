@@ -20,7 +20,7 @@ from PIL import Image
 from data_prep.sampling import VALIDATION
 from infra import storage
 from infra.errors import UserError, one_line
-from infra.progress import say
+from infra.log import logger
 from ray_jobs.training.config import TrackingConfig
 from ray_jobs.training.sinks import Record, Sink, saved_pictures
 from ray_jobs.training.tracked_runs import MlflowRun, Tracked, WandbRun
@@ -115,7 +115,7 @@ class Tracker:
         self._orders.put(_FINISHED if finished else _LEFT)
         self._thread.join(CLOSING_S)
         if self._thread.is_alive():
-            say(f"{self._name}: no end after {CLOSING_S:.0f} s; leaving it")
+            logger.warning(f"{self._name}: no end after {CLOSING_S:.0f} s; leaving it")
 
     def _serve(self) -> None:
         ended = False
@@ -156,7 +156,9 @@ class Tracker:
     def _say_once(self, error: Exception) -> None:
         """Whatever a service's client raises, training goes on."""
         if not self._away:
-            say(f"{self._name}: {one_line(error)}; training goes on, metrics.jsonl has its figures")
+            logger.warning(
+                f"{self._name}: {one_line(error)}; training goes on, metrics.jsonl has its figures"
+            )
         self._away = True
 
 
