@@ -92,6 +92,13 @@ def size_bytes(uri: str) -> int:
         return int(fs.size(path) or 0)
 
 
+def checksum(uri: str) -> str:
+    """Return what changes when the file at `uri` does: of S3 its ETag, else size and time."""
+    fs, path = _open(uri)
+    with _explained(uri):
+        return str(fs.checksum(path))
+
+
 def list_files(uri: str, suffixes: tuple[str, ...] = ()) -> list[str]:
     """Return every file below `uri`, sorted; see :func:`walk`, which holds none of them."""
     return list(list_sizes(uri, suffixes))

@@ -30,7 +30,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: there is no such file, or it is not safetensors (a pickle is never opened).
     """
-    file = _found(path)
+    file = found(path)
     try:
         return load_file(file)
     except SafetensorError as error:
@@ -58,7 +58,7 @@ def load_like(wanted: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """
     state = load_state(path)
     forms = {key: _form(tensor) for key, tensor in state.items()}
-    _check(str(_found(path)), wanted, forms)
+    _check(str(found(path)), wanted, forms)
     return state
 
 
@@ -108,12 +108,13 @@ def fingerprint(*files: Path) -> str:
     """Return 16 hex digits of the sha256 of the bytes of files, in their order."""
     digest = hashlib.sha256()
     for file in files:
-        with _found(file).open("rb") as stream:
+        with found(file).open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:16]
 
 
-def _found(path: Path) -> Path:
+def found(path: Path) -> Path:
+    """Return a file, or ``model.safetensors`` in a directory; UserError if it is not there."""
     file = path / WEIGHTS_FILE if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"{file}: not found")

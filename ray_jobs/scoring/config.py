@@ -1,20 +1,11 @@
 """Which models look at the clips, and what each may use of the cluster."""
 
-import os
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from infra.config import Section
-
-
-def _absolute(path: str) -> str:
-    """Return a path that is there made absolute, since actors run elsewhere; else a hub's id."""
-    local = os.path.expanduser(path)
-    return os.path.abspath(local) if os.path.exists(local) else path
-
-
-Weights = Annotated[str, Field(min_length=1), AfterValidator(_absolute)]
+from models.hub import WeightsUri
 
 
 class Stage(Section):
@@ -43,9 +34,9 @@ class BatchedStage(Stage):
 class ClipStage(BatchedStage):
     """CLIP: similarity to the caption, and with a head the aesthetic score."""
 
-    weights: Weights | None = None
+    weights: WeightsUri | None = None
     """A directory with open_clip_config.json and a .safetensors file, or a hub id of one."""
-    head: Weights | None = None
+    head: WeightsUri | None = None
     """A safetensors file with the linear head `weight`, `bias`; None gives no aesthetic score."""
 
 

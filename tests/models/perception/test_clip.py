@@ -66,11 +66,12 @@ def test_what_is_missing_is_said_in_one_line(files, tmp_path: Path, monkeypatch)
     clip.check(str(weights), str(head))
     with pytest.raises(UserError, match=r"stages.clip.weights: none given, .* such as laion/"):
         clip.check(None, None)
-    with pytest.raises(UserError, match=r"has no \.safetensors file; expected a directory"):
+    with pytest.raises(UserError, match=r"has no open_clip_config\.json; expected a directory"):
+        clip.check(str(tmp_path), None)
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {}}))
+    with pytest.raises(UserError, match=r"has no open_clip_model\.safetensors or .*; expected a"):
         clip.check(str(tmp_path), None)
     save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=r"open_clip_config.json not found"):
-        clip.check(str(tmp_path), None)
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": 3}))
     with pytest.raises(UserError, match="has no model_cfg"):
         clip.check(str(tmp_path), None)
@@ -78,18 +79,50 @@ def test_what_is_missing_is_said_in_one_line(files, tmp_path: Path, monkeypatch)
         clip.check(str(weights), str(tmp_path / "model.safetensors"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match="no/such is no directory, and as a hub id its") as caught:
+    with pytest.raises(UserError, match="no/such: no local path, and as a hub id its") as caught:
         clip.check("no/such", None)
     assert "\n" not in str(caught.value)
 
 
-def test_nothing_is_unpickled(files, tmp_path: Path) -> None:
+def test_tensors_alone_are_unpickled(files, frames, tmp_path: Path) -> None:
     weights, head = files
     folder = tmp_path / "pickled"
     shutil.copytree(weights, folder)
-    (folder / "open_clip_model.safetensors").rename(folder / "open_clip_pytorch_model.bin")
-    with pytest.raises(UserError, match=r"has no \.safetensors file"):
+    file = folder / "open_clip_model.safetensors"
+    torch.save(clip.files.load_state(file), folder / "open_clip_pytorch_model.bin")
+    file.unlink()
+    ours, theirs = (Clip(str(place), None, CPU, 4) for place in (folder, weights))
+    assert torch.equal(ours.embed(frames[:1]), theirs.embed(frames[:1]))
+    torch.save({"a": Path("b")}, folder / "open_clip_pytorch_model.bin")
+    with pytest.raises(UserError, match="not a file of tensors alone"):
         Clip(str(folder), None, CPU, 1)
     torch.save(clip.files.load_state(head), folder / "head.safetensors")
     with pytest.raises(UserError, match="pickled checkpoints are not loaded"):
         clip.check(str(weights), str(folder / "head.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"text_cfg": {**tiny.MODEL["text_cfg"], "hf_model_name": "owner/name"}},
+        {"text_cfg": {**tiny.MODEL["text_cfg"], "tokenizer_kwargs": {"trust_remote_code": True}}},
+        {"vision_cfg": {**tiny.MODEL["vision_cfg"], "timm_model_name": "hf-hub:owner/name"}},
+        {"auto_map": {"AutoModel": "code.Model"}},
+    ],
+)
+def test_a_config_that_may_name_code_is_refused(files, tmp_path: Path, changes: dict) -> None:
+    folder = tmp_path / "clip"
+    shutil.copytree(files[0], folder)
+    tree = {"model_cfg": {**tiny.MODEL, **changes}}
+    (folder / "open_clip_config.json").write_text(json.dumps(tree))
+    for build in (lambda: clip.check(str(folder), None), lambda: Clip(str(folder), None, CPU, 1)):
+        with pytest.raises(UserError, match="which is not taken from a file"):
+            build()
+
+
+def test_a_tokenizer_with_code_is_refused(files, tmp_path: Path) -> None:
+    folder = tmp_path / "clip"
+    shutil.copytree(files[0], folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"a": "b"}}))
+    with pytest.raises(UserError, match="auto_map, which names code"):
+        Clip(str(folder), None, CPU, 1)

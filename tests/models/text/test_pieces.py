@@ -2,23 +2,61 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from infra.errors import UserError
-from models.text.pieces import TextTokenizer
+from models import text
+from models.text import PiecesConfig, TextEncoder
+from models.text import pieces as module
+from models.text.pieces import PiecesEncoder, TextTokenizer
+
+CAPTION = "A clown fish swimming through the coral reef."
 
 
-def test_pieces_round_trip_and_are_cut():
+def test_pieces_round_trip() -> None:
     text = TextTokenizer()
-    ids = text.encode("A clown fish swimming through the coral reef.", 64)
+    ids = text.encode(CAPTION, 64)
     assert text.size == 32_000
-    assert text.decode(ids) == "A clown fish swimming through the coral reef."
-    assert text.encode("A clown fish swimming through the coral reef.", 3) == ids[:3]
+    assert text.decode(ids) == CAPTION
     assert text.encode(None, 8) == []
 
 
-def test_another_file_is_refused(tmp_path: Path):
+def test_texts_are_unpadded_and_cut() -> None:
+    texts = [CAPTION, None, "A fish."]
+    whole = PiecesEncoder(PiecesConfig())
+    ids, none, short = whole.encode(texts)
+    assert whole.spec.dtype == "uint16"
+    assert ids.dtype == short.dtype == np.uint16
+    assert ids.tolist() == TextTokenizer().encode(CAPTION, None)
+    assert none.shape == (0,)
+    assert whole.lengths(texts) == [len(ids), 0, len(short)]
+    cutting = PiecesEncoder(PiecesConfig(max_tokens=3))
+    assert np.array_equal(cutting.encode([CAPTION])[0], ids[:3])
+    assert cutting.lengths(texts) == whole.lengths(texts)
+
+
+def test_a_config_is_read_back() -> None:
+    config = PiecesConfig(max_tokens=7)
+    assert text.parse(config.model_dump(mode="json")) == config
+    with pytest.raises(UserError, match="text"):
+        text.parse({"kind": "t5"})
+
+
+def test_the_fingerprint_is_of_the_bytes_wherever_they_lie(tmp_path: Path) -> None:
+    packaged: TextEncoder = text.build(PiecesConfig())
+    copy = tmp_path / "copy.model"
+    copy.write_bytes(module._packaged().read_bytes())
+    assert text.build(PiecesConfig(model=str(copy))).spec == packaged.spec
+    assert packaged.spec.kind == "pieces"
+    assert packaged.spec.dim is None
+    assert len(packaged.spec.fingerprint) == 16
+
+
+def test_another_file_is_refused(tmp_path: Path) -> None:
     bad = tmp_path / "bad.model"
+    with pytest.raises(UserError, match=r"bad\.model: not found"):
+        PiecesEncoder(PiecesConfig(model=str(bad)))
     bad.write_bytes(b"not a model")
     with pytest.raises(UserError, match=r"bad\.model: not a SentencePiece model"):
-        TextTokenizer(str(bad))
+        PiecesEncoder(PiecesConfig(model=str(bad)))

@@ -1,0 +1,158 @@
+"""Where pretrained weights come from: a path, an ``s3://`` URI or a hub id, as local files.
+
+    /models/clip, ./clip            a directory of files
+    s3://bucket/models/clip         the same, copied once into ~/.cache/longtake/weights
+    laion/CLIP-ViT-B-32-…           a repository of the Hugging Face hub, in that library's cache
+
+One file is named below any of them, as ``s3://bucket/models/lpips.safetensors``. A path that exists
+is a path, whatever else it looks like. Only files that the caller names are brought, and tensors
+are read from safetensors or by ``torch.load(weights_only=True)``: nothing in such a place is run.
+"""
+
+import hashlib
+import os
+import pickle
+import re
+import shutil
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import AfterValidator, Field
+from torch import Tensor
+
+from infra import storage
+from infra.errors import UserError, one_line
+from models import weights
+
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)+", re.ASCII)
+
+
+def is_hub_id(source: str) -> bool:
+    """Return whether `source` is ``owner/name``, perhaps with a file below, and no local path."""
+    return _HUB_ID.fullmatch(source) is not None and not os.path.exists(source)
+
+
+def _absolute(source: str) -> str:
+    return source if is_hub_id(source) else storage.absolute(source)
+
+
+WeightsUri = Annotated[str, Field(min_length=1), AfterValidator(_absolute)]
+"""A local path, made absolute where the job is called, an ``s3://`` URI, or a hub id."""
+
+
+def local_files(
+    source: str, *wanted: str | tuple[str, ...], optional: Sequence[str] = ()
+) -> list[Path]:
+    """Return local files, all in one directory, fetched where they are not local.
+
+    Args:
+        source: a directory in one of the three dialects.
+        wanted: names; of a tuple of names the first that is there. ``*.safetensors`` is a name too,
+            but not in a hub repository, which is asked for files only.
+        optional: names of files that have to lie beside them where they exist at all.
+
+    Returns:
+        One path for each of `wanted`.
+
+    Raises:
+        UserError: a file is not there, or the hub cannot be asked for it.
+    """
+    if is_hub_id(source):
+        paths = [_of_hub(source, names) for names in map(_names, wanted)]
+        for name in optional:
+            _of_hub(source, [name], needed=False)
+        return [path for path in paths if path is not None]
+    source = storage.absolute(source)
+    files = [file for file in storage.list_files(source) if "/" not in file[len(source) + 1 :]]
+    there = {storage.name(file): file for file in files}
+    found = [_first(source, names, there) for names in map(_names, wanted)]
+    if not storage.is_remote(source):
+        return [Path(there[name]) for name in found]
+    beside = [name for name in optional if name in there]
+    folder = _cached({name: there[name] for name in [*found, *beside]})
+    return [folder / name for name in found]
+
+
+def local_file(source: str) -> Path:
+    """Return the local copy of one file, named in one of the three dialects.
+
+    Raises:
+        UserError: as :func:`local_files`.
+    """
+    if is_hub_id(source):
+        owner, name, *below = source.split("/")
+        if not below:
+            raise UserError(f"{source}: not found, and as a hub id it names no file")
+        return local_files(f"{owner}/{name}", "/".join(below))[0]
+    if not storage.is_remote(source):
+        return weights.found(Path(storage.absolute(source)))
+    return _cached({storage.name(source): source}) / storage.name(source)
+
+
+def tensors(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file, or of one that torch saved with nothing else in it.
+
+    Raises:
+        UserError: the file is neither; a pickle that holds more than tensors is not opened.
+    """
+    if file.suffix == ".safetensors":
+        return weights.load_state(file)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
+        state = None
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise UserError(f"{file}: not a file of tensors alone, and nothing else is loaded")
+    return state
+
+
+def _names(wanted: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (wanted,) if isinstance(wanted, str) else wanted
+
+
+def _first(source: str, names: tuple[str, ...], there: dict[str, str]) -> str:
+    for name in names:
+        for file in sorted(there):
+            if fnmatch(file, name):
+                return file
+    raise UserError(f"{source}: has no {' or '.join(names)}")
+
+
+def _of_hub(source: str, names: Sequence[str], needed: bool = True) -> Path | None:
+    """Return the first of some files of a hub repository, from its cache when it is there."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    said: Exception | None = None
+    for name in names:
+        try:
+            return Path(hf_hub_download(source, name))
+        except EntryNotFoundError as error:  # not there, or not in the cache of a machine offline
+            said = said or error
+        except Exception as error:  # each cause has its own class, from no network to no such id
+            said = error
+            break
+    if said is None or not needed:
+        return None
+    raise UserError(
+        f"{source}: no local path, and as a hub id its {' or '.join(names)} cannot be fetched "
+        f"({one_line(said, 120)})"
+    )
+
+
+def _cached(files: dict[str, str]) -> Path:
+    """Return a directory with copies of remote files, one for each state that they were in."""
+    state = "\n".join(f"{uri} {storage.checksum(uri)}" for _, uri in sorted(files.items()))
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(base, "longtake", "weights", hashlib.sha256(state.encode()).hexdigest()[:16])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, uri in files.items():
+        if not (folder / name).is_file():
+            with storage.open_input(uri) as source, storage.open_output(str(folder / name)) as copy:
+                shutil.copyfileobj(source, copy, storage.BLOCK_BYTES)
+    return folder

@@ -1,0 +1,22 @@
+"""Settings of text encoders, one section a kind."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from infra.config import Section
+from models.hub import WeightsUri
+
+
+class PiecesConfig(Section):
+    """Ids of the pieces of a SentencePiece model."""
+
+    kind: Literal["pieces"] = "pieces"
+    model: WeightsUri | None = None
+    """A SentencePiece model file; None: the 32,000-piece model of `mistral-common`, LLaMA's."""
+    max_tokens: Annotated[int, Field(ge=0)] = 252
+    """Longer texts lose their end."""
+
+
+TextConfig = Annotated[PiecesConfig, Field(discriminator="kind")]
+"""Which text encoder, with its settings: one section for each kind there is."""
