@@ -1,7 +1,6 @@
 """Arms and seeds: variants of a job by name, each tried with every seed."""
 
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,14 +10,11 @@ from PIL import Image
 from infra import config
 from infra.artifact import begin
 from infra.errors import UserError
-from pipelines.recipe import PRESETS
-from ray_jobs import generate, train_autoregressive
 from tests.tuning.test_sweep import Curve, settings, trials_of
-from tuning import loss_weight, report, sweep, top_k
+from tuning import report, sweep
 from tuning.config import points_of
 from tuning.plot import spread
 
-ROOT = Path(__file__).parents[2]
 ARMS = {"near": {"x": 1.5}, "far": {"x": 4.0, "y": 1}}
 PREDICTED = [{"says": "nearer is lower", "figure": "height", "lower": "near", "than": "far"}]
 
@@ -108,41 +104,3 @@ def test_an_arm_that_cannot_be_is_refused_before_any_trial(tmp_path: Path):
     config_ = settings(tmp_path / "out", space={}, arms={"a": {"z": 1}})
     with pytest.raises(UserError, match=r"arms: arm=a: z: unknown key"):
         sweep.plan(config_, trials_of(config_))
-
-
-def preset(name: str, model: type, tmp_path: Path, of: str) -> Any:
-    """A preset over the config that the demo's recipe gives the job."""
-    demo = config.read_yaml(str(PRESETS / "loong" / "demo.yaml"))[of]
-    base = tmp_path / f"{of}.yaml"
-    base.write_text(yaml.safe_dump({**demo, "input": ["unused"], "output": "unused"}))
-    given = [f"input={tmp_path}", f"base={base}", f"output={tmp_path / 'out'}"]
-    return config.load(model, [ROOT / "tuning" / "presets" / f"{name}.yaml"], given)
-
-
-def test_loongs_training_arms_are_the_demos_job_with_some_keys_changed(tmp_path: Path):
-    config_ = preset(
-        "loong_training_arms", loss_weight.LossWeightConfig, tmp_path, "autoregressive"
-    )
-    weights, tokens = {}, {}
-    latents = {1: 1, 17: 5, 65: 17}
-    for arm in config_.arms:
-        built = sweep.build(config_, train_autoregressive.JOB, {"arm": arm, "seed": 2})
-        assert built.seed == 2
-        weights[arm] = built.stages[-1].early_frame_weight
-        tokens[arm] = sum(  # 64 codes a latent frame at 64 px, lengths in proportion to weights
-            64 * stage.steps * stage.batch_size
-            * sum(latents[mix.frames] * mix.weight for mix in stage.data)
-            / sum(mix.weight for mix in stage.data)
-            for stage in built.stages
-        )  # fmt: skip
-    assert weights == {"lambda_0": 0.0, "lambda_1": 1.0, "lambda_4": 4.0, "long_only": 1.0}
-    assert max(tokens.values()) / min(tokens.values()) < 1.02
-    assert len(points_of(config_) or ()) == 12
-
-
-def test_loongs_generation_arms_are_the_demos_job_with_some_keys_changed(tmp_path: Path):
-    config_ = preset("loong_generation_arms", top_k.TopKConfig, tmp_path, "generate")
-    built = {arm: sweep.build(config_, generate.JOB, {"arm": arm}) for arm in config_.arms}
-    assert [each.sampling.top_k for each in built.values()] == [1, 50, None, 50]
-    assert built["naive"].extension.strategy == "naive"
-    assert {each.figure for each in config_.predictions} <= set(top_k.VIDEO_FIGURES)

@@ -1,0 +1,73 @@
+"""Every preset of a sweep fits the jobs of the demo; Loong's ablations compare what they should."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from infra import config
+from pipelines.recipe import PRESETS
+from ray_jobs import generate, train_autoregressive
+from tuning import loss_weight, sweep, top_k
+from tuning.config import points_of
+
+FOLDER = Path(sweep.__file__).parent / "presets"
+OF = {
+    "loss_weight_demo": (loss_weight, "autoregressive"),
+    "loong_training_arms": (loss_weight, "autoregressive"),
+    "top_k_demo": (top_k, "generate"),
+    "loong_generation_arms": (top_k, "generate"),
+}
+"""Preset to its sweep and the section of the demo's recipe that its trials start from."""
+
+
+def preset(name: str, tmp_path: Path) -> Any:
+    """Return a preset over the config that the demo's recipe gives the job."""
+    module, section = OF[name]
+    demo = config.read_yaml(str(PRESETS / "loong" / "demo.yaml"))[section]
+    base = tmp_path / "base.yaml"
+    base.write_text(yaml.safe_dump({**demo, "input": ["unused"], "output": "unused"}))
+    given = [f"input={tmp_path}", f"base={base}", f"output={tmp_path / 'out'}"]
+    return config.load(module.JOB.config, [FOLDER / f"{name}.yaml"], given)
+
+
+def test_every_preset_is_listed():
+    assert {file.stem for file in FOLDER.glob("*.yaml")} == set(OF)
+
+
+@pytest.mark.parametrize("name", OF)
+def test_every_trial_of_a_preset_has_a_config(name: str, tmp_path: Path):
+    config_ = preset(name, tmp_path)
+    job = train_autoregressive.JOB if OF[name][0] is loss_weight else generate.JOB
+    points = points_of(config_)
+    assert points
+    built = [config.dump(sweep.build(config_, job, point)) for point in points]
+    assert len(set(built)) == len(points)
+
+
+def test_loongs_training_arms_are_the_demos_job_with_some_keys_changed(tmp_path: Path):
+    config_ = preset("loong_training_arms", tmp_path)
+    weights, tokens = {}, {}
+    latents = {1: 1, 17: 5, 65: 17}
+    for arm in config_.arms:
+        built = sweep.build(config_, train_autoregressive.JOB, {"arm": arm, "seed": 2})
+        assert built.seed == 2
+        weights[arm] = built.stages[-1].early_frame_weight
+        tokens[arm] = sum(  # 64 codes a latent frame at 64 px, lengths in proportion to weights
+            64 * stage.steps * stage.batch_size
+            * sum(latents[mix.frames] * mix.weight for mix in stage.data)
+            / sum(mix.weight for mix in stage.data)
+            for stage in built.stages
+        )  # fmt: skip
+    assert weights == {"lambda_0": 0.0, "lambda_1": 1.0, "lambda_4": 4.0, "long_only": 1.0}
+    assert max(tokens.values()) / min(tokens.values()) < 1.02
+    assert len(points_of(config_) or ()) == 12
+
+
+def test_loongs_generation_arms_are_the_demos_job_with_some_keys_changed(tmp_path: Path):
+    config_ = preset("loong_generation_arms", tmp_path)
+    built = {arm: sweep.build(config_, generate.JOB, {"arm": arm}) for arm in config_.arms}
+    assert [each.sampling.top_k for each in built.values()] == [1, 50, None, 50]
+    assert built["naive"].extension.strategy == "naive"
+    assert {each.figure for each in config_.predictions} <= set(top_k.VIDEO_FIGURES)
