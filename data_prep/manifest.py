@@ -1,4 +1,4 @@
-"""Which videos to prepare: directories of them, archives, or tables of URIs and captions."""
+"""Manifests of videos to prepare: directories, archives, or tables of URIs and captions."""
 
 import csv
 import io

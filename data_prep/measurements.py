@@ -1,4 +1,4 @@
-"""What is measured on a film's samples, two a second, and what that says of any clip of it.
+"""Measurements on a film's samples, two a second, and the scores of any clip of it.
 
 Everything comes from frames that are decoded anyway; a sample leaves a few numbers behind.
 """

@@ -1,4 +1,4 @@
-"""What preparing a whole corpus will take, from a sample of its videos."""
+"""Projection of what preparing a whole corpus will take, from a sample of its videos."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which clips are held out, what sizes and windows of them are used, and which share a part."""
+"""Sampling of clips: the held-out split, sizes, windows, and which clips share a part."""
 
 import hashlib
 import math

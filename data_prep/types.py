@@ -1,4 +1,4 @@
-"""What the parts of data preparation hand to each other: small frozen records, no behaviour.
+"""Small frozen records that the parts of data preparation hand to each other, no behaviour.
 
 Shapes: T frames, H rows, W columns, C = 3 channels (red, green, blue).
 Times are in seconds from the first frame that the film shows, whatever its container counts from.

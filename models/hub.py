@@ -1,4 +1,4 @@
-"""Where pretrained weights come from: a path, an ``s3://`` URI or a hub id, as local files.
+"""Pretrained weights as local files, from a path, an ``s3://`` URI or a hub id.
 
     /models/clip, ./clip            a directory of files
     s3://bucket/models/clip         the same, copied once into ~/.cache/longtake/weights

@@ -1,4 +1,4 @@
-"""What jobs know of a clip table: its files, accounts and thresholds, and how to judge it anew."""
+"""Clip tables as jobs read them: files, accounts, thresholds, and new verdicts."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence

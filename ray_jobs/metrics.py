@@ -1,4 +1,4 @@
-"""What Ray's Prometheus endpoints say of running jobs.
+"""Readings of Ray's Prometheus endpoints about running jobs.
 
 Names begin with ``ray_longtake_`` there. Rates are Prometheus' business: videos per second are
 ``rate(ray_longtake_videos_total[1m])``, source-seconds per CPU-second the ratio of two rates.

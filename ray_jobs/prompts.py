@@ -1,4 +1,4 @@
-"""What videos are asked to show: a text, or several over time, and which windows follow which."""
+"""Prompts of videos: a text, or several over time, and which windows follow which."""
 
 from collections.abc import Sequence
 from itertools import pairwise

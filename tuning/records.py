@@ -1,4 +1,4 @@
-"""What each trial came to, written when it ends: what a killed sweep goes on from."""
+"""Records of finished trials, from which a killed sweep resumes."""
 
 from dataclasses import asdict, dataclass, field
 from statistics import fmean

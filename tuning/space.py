@@ -1,4 +1,4 @@
-"""What a sweep varies: parameters by name, each with the values that it may take."""
+"""Search space of a sweep: parameters by name, each with the values that it may take."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping

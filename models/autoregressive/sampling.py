@@ -1,4 +1,4 @@
-"""How the next video token is drawn: greedy, top-k or multinomial (Loong, sec. 3.3 and 4.2).
+"""Sampling of the next video token: greedy, top-k or multinomial (Loong, sec. 3.3 and 4.2).
 
 Shapes: B batch, L tokens to draw, V ids that may come next, K ids that are kept.
 """

@@ -1,4 +1,4 @@
-"""How a video moves and drifts over time, from its pixels alone.
+"""Motion and drift of a video over time, from its pixels alone.
 
 Shape legend: T frame, H row, W column, C = 3 RGB channels; uint8. The curves are in the pixel
 units 0-255, so a number compares only with one of the same resolution and frame rate.

@@ -1,4 +1,4 @@
-"""How near a reconstruction is to its original, and what a trivial one would score.
+"""PSNR of a reconstruction, and what a trivial one would score.
 
 Shape legend: B clip, C channel, T frame, H row, W column; pixels in [-1, 1].
 """

@@ -1,4 +1,4 @@
-"""How a set of token ids uses its codebook."""
+"""Codebook use of a set of token ids."""
 
 import math
 from collections.abc import Sequence

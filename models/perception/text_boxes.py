@@ -1,4 +1,4 @@
-"""Where text is in a picture: the detector of PP-OCR v4, by RapidOCR, its weights in the package.
+"""Text boxes in a picture: the detector of PP-OCR v4, by RapidOCR, its weights in the package.
 
 Only the detector is asked, not the reader: it finds text in any script.
 """

@@ -1,4 +1,4 @@
-"""Whether a picture is safe for work: Yahoo's open_nsfw, its weights in the package."""
+"""Safety of a picture: Yahoo's open_nsfw, its weights in the package."""
 
 from collections.abc import Sequence
 

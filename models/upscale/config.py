@@ -1,4 +1,4 @@
-"""Which upscaler, and by how much."""
+"""Config of the upscaler: its kind, and by how much."""
 
 from typing import Annotated, Any, Literal
 

@@ -1,4 +1,4 @@
-"""What each section of the report says, as plain values for the template.
+"""Sections of the report as plain values for the template.
 
 Nothing here is marked as safe HTML: file names, captions and details come from untrusted videos,
 and the template escapes them.

@@ -1,4 +1,4 @@
-"""Which models look at the clips, and what each may use of the cluster."""
+"""Config of the models that look at clips, and of what each may use of the cluster."""
 
 from typing import Annotated
 

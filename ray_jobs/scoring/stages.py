@@ -1,4 +1,4 @@
-"""What runs in the cluster: frames are decoded by tasks, and each model has its pool of actors.
+"""Scoring stages on the cluster: tasks decode frames, and each model has its pool of actors.
 
 Models are imported where they are built, so that no process loads more than its stage needs.
 """
