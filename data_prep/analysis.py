@@ -90,6 +90,7 @@ def analyse(
     *,
     extra: str | None = None,
     damage: str | None = None,
+    size_bytes: int | None = None,
 ) -> dict[str, Any]:
     """Return the row of the clip table of one input; a bad file becomes a row with a reason.
 
@@ -99,6 +100,7 @@ def analyse(
         config: how to cut and what to keep.
         extra: the manifest's further columns, as the text of a JSON object.
         damage: what is wrong with the archive, so that nothing can be read; None: read it.
+        size_bytes: of the file, where it is known; None: ask storage.
 
     Raises:
         Unavailable: storage does not answer, which is no verdict on the video.
@@ -110,7 +112,7 @@ def analyse(
     try:
         if damage is not None:
             raise DecodeError("damaged_archive", damage)
-        row |= _analyse(uri, config, used, row)
+        row |= _analyse(uri, size_bytes, config, used, row)
     except DecodeError as error:
         row |= _quarantined(error.reason, error.detail)
     except storage.Unavailable:
@@ -130,10 +132,14 @@ def _quarantined(reason: str, detail: str) -> dict[str, Any]:
     return {"status": "quarantined", "reason": reason, "detail": text, "clips": []}
 
 
-def _analyse(uri: str, config: AnalysisConfig, used: Usage, row: dict[str, Any]) -> dict[str, Any]:
+def _analyse(
+    uri: str, size_bytes: int | None, config: AnalysisConfig, used: Usage, row: dict[str, Any]
+) -> dict[str, Any]:
     """Fill `row` as facts become known, so that a failure later on keeps them."""
     most_bytes = config.decode.copy_bytes
-    if storage.is_copied(uri) and (size_bytes := storage.size_bytes(uri)) > most_bytes:
+    if size_bytes is None and storage.is_copied(uri):
+        size_bytes = storage.size_bytes(uri)
+    if size_bytes is not None and storage.is_copied(uri) and size_bytes > most_bytes:
         row["size_bytes"] = size_bytes
         raise DecodeError("too_large", f"{size_bytes} bytes; decode.copy_bytes is {most_bytes}")
     with storage.local_copy(uri) as path:

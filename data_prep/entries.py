@@ -18,6 +18,8 @@ class Entry:
     """The further columns as the text of a JSON object, keys sorted; None when there are none."""
     damage: str | None = None
     """What is wrong with its archive; None: read it."""
+    size_bytes: int | None = None
+    """Of the file or the member; None where no listing tells it."""
 
 
 def build(uri: str, row: dict[str, Any]) -> Entry:

@@ -1,44 +1,42 @@
-"""Manifests of videos to prepare: directories, archives, or tables of URIs and captions."""
+"""Inputs of a run: directories of videos and images, archives, or tables of URIs and captions."""
 
-import csv
-import io
-import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import compress, islice
-from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from data_prep import entries, tars
+from data_prep import entries, manifest_tables, tars
 from data_prep.analysis import source_id
-from data_prep.entries import ROW_BYTES_MAX, Entry
+from data_prep.entries import Entry
+from data_prep.manifest_tables import TABLE_SUFFIXES, checked_entry
 from data_prep.probe import MEDIA_SUFFIXES
 from data_prep.schemas import MANIFEST
+from data_prep.seen import DTYPE, SeenDigests
 from infra import storage
 from infra.errors import UserError, one_line
 
-TABLE_SUFFIXES = (".jsonl", ".csv", ".parquet")
-TEXT_BYTES_MAX = 2 << 30
-"""The most text that all rows of a run may hold together: the driver keeps it in memory."""
 ARCHIVES_AT_ONCE = 16
 """Archives whose headers are read at the same time; each of them mostly waits for storage."""
+SIZES_AT_ONCE = 64
+"""Files that are asked for their size at the same time."""
 _ROWS_AT_ONCE = 4096
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """The inputs of a run in their order, each URI once."""
+@dataclass
+class Counts:
+    """What was found among the inputs, counted while they are read."""
 
-    table: pa.Table
-    """Of schema ``MANIFEST``."""
+    inputs: int = 0
+    """Rows of the manifest."""
     repeated_uris: int = 0
     """Entries left out since their URI came before; the first one's caption counts."""
     other_files: int = 0
     """Files of directories left out since their names do not end like a video's or an image's."""
     archives: int = 0
+    first_archive: str = ""
 
     @property
     def notes(self) -> list[str]:
@@ -56,50 +54,119 @@ class Manifest:
         return notes
 
 
+@dataclass
+class Manifest(Counts):
+    """The inputs of a run in their order, each URI once, held whole."""
+
+    table: pa.Table = field(default_factory=MANIFEST.empty_table)
+    """Of schema ``MANIFEST``."""
+
+
 def read(inputs: tuple[str, ...], *, open_archives: bool = True) -> Manifest:
-    """Read a job's inputs; memory grows with the text of the rows, and with nothing else.
+    """Read a job's inputs whole; see :func:`stream`, which holds some rows at a time."""
+    counts = Counts()
+    batches = list(stream(inputs, counts, open_archives=open_archives))
+    return Manifest(**vars(counts), table=pa.Table.from_batches(batches, MANIFEST))
+
+
+def stream(
+    inputs: tuple[str, ...],
+    counts: Counts,
+    *,
+    open_archives: bool = True,
+    leave_out: str | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Yield a job's inputs in their order, each URI once, some thousands of rows at a time.
+
+    Memory grows by some 16 to 48 bytes a row, to know URIs again.
 
     Args:
-        inputs: each a directory or prefix (searched recursively for videos and archives), one
-            video, one WebDataset archive (``.tar``), or a ``.jsonl``, ``.csv`` or ``.parquet``
-            table with a column ``uri``, perhaps ``caption``, and any further columns. A relative
-            URI in a table is relative to the table's directory; it may be an archive's.
+        inputs: each a directory or prefix (searched recursively for videos, images and archives),
+            one video or image, one WebDataset archive (``.tar``), or a ``.jsonl``, ``.csv`` or
+            ``.parquet`` table with a column ``uri``, perhaps ``caption``, and any further columns.
+            A relative URI in a table is relative to the table's directory; it may be an archive's.
+        counts: is filled as the inputs are read.
         open_archives: list the videos of archives; else an archive is one entry.
+        leave_out: a directory or prefix below an input that is passed over.
+
+    Yields:
+        Batches of schema ``MANIFEST``; ``size_bytes`` is null where no listing tells it.
 
     Raises:
         UserError: an input is missing, empty or malformed.
     """
-    rows = _Rows()
-    others = 0
-    archives: list[str] = []
+    seen = SeenDigests()
+    found = _all(inputs, counts, leave_out)
+    opened = _opened(found, counts, _members if open_archives else lambda entry: [entry])
+    while some := list(islice(opened, _ROWS_AT_ONCE)):
+        ids = [source_id(entry.uri) for entry in some]
+        digests = np.array([bytes.fromhex(one[: 2 * DTYPE.itemsize]) for one in ids], DTYPE)
+        new = seen.add(digests)
+        counts.repeated_uris += len(some) - int(new.sum())
+        counts.inputs += int(new.sum())
+        rows = [{"source_id": i, **vars(e)} for i, e in compress(zip(ids, some, strict=True), new)]
+        if rows:
+            yield pa.RecordBatch.from_pylist(rows, MANIFEST)
+    if not counts.inputs:
+        first = counts.first_archive
+        raise UserError(f"inputs: no video in {counts.archives} archives ({first} first)")
+
+
+def with_sizes(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return rows of a manifest with the sizes that no listing told, by a request each.
+
+    A size stays null where the file is missing or closed to us; :exc:`storage.Unavailable` when
+    storage is away.
+    """
+    sizes = batch["size_bytes"].to_pylist()
+    unknown = [
+        n for n, size in enumerate(sizes) if size is None and not batch["damage"][n].is_valid
+    ]
+    with ThreadPoolExecutor(SIZES_AT_ONCE) as pool:
+        asked = pool.map(_size, (batch["uri"][n].as_py() for n in unknown))
+        for n, size in zip(unknown, asked, strict=True):
+            sizes[n] = size
+    place = batch.schema.get_field_index("size_bytes")
+    return batch.set_column(place, batch.schema.field(place), pa.array(sizes, pa.int64()))
+
+
+def _size(uri: str) -> int | None:
+    try:
+        return storage.size_bytes(uri)
+    except UserError:  # the analysis says why
+        return None
+
+
+def _all(inputs: tuple[str, ...], counts: Counts, leave_out: str | None) -> Iterator[Entry]:
     for uri in inputs:
         if uri.lower().endswith(TABLE_SUFFIXES) and not storage.is_dir(uri):
-            found = _read_table(uri)
+            yield from manifest_tables.read(uri)
         else:
-            files, other = _files(uri)
-            others += other
-            found = map(Entry, files)
-        for entry in _opened(found, archives, _members if open_archives else lambda e: [e]):
-            rows.add(entry)
-    table = rows.table()
-    if not table.num_rows:
-        raise UserError(f"inputs: no video in {len(archives)} archives ({archives[0]} first)")
-    return Manifest(table, rows.repeated, others, len(archives))
+            yield from _files(uri, counts, leave_out)
 
 
 def _opened(
-    found: Iterable[Entry], archives: list[str], members_of: Callable[[Entry], list[Entry]]
+    found: Iterable[Entry], counts: Counts, members_of: Callable[[Entry], list[Entry]]
 ) -> Iterator[Entry]:
-    """Yield what is in archives in their place, several read at a time; put them on a list."""
+    """Yield what is in archives in their place, several read at a time, and count archives."""
     found = iter(found)
     with ThreadPoolExecutor(ARCHIVES_AT_ONCE) as pool:
         while some := list(islice(found, _ROWS_AT_ONCE)):
             is_archive = [entry.uri.lower().endswith(tars.SUFFIX) for entry in some]
             inside = list(compress(some, is_archive))
-            archives += [entry.uri for entry in inside]
-            members = pool.map(members_of, inside)
+            counts.archives += len(inside)
+            if inside:
+                counts.first_archive = counts.first_archive or inside[0].uri
+            at_once = iter(inside)
+            members = (m for group in _groups(at_once) for m in pool.map(members_of, group))
             for entry, opened in zip(some, is_archive, strict=True):
                 yield from next(members) if opened else (entry,)
+
+
+def _groups(archives: Iterator[Entry]) -> Iterator[list[Entry]]:
+    """Yield archives in groups, so that the members of few of them are held."""
+    while some := list(islice(archives, 2 * ARCHIVES_AT_ONCE)):
+        yield some
 
 
 def _members(archive: Entry) -> list[Entry]:
@@ -107,50 +174,14 @@ def _members(archive: Entry) -> list[Entry]:
     try:
         members = tars.index(archive.uri)
     except UserError as error:
-        return [replace(archive, damage=one_line(error))]
+        return [replace(archive, size_bytes=None, damage=one_line(error))]
     if archive.caption is None and archive.extra is None:
         return members
     return [entries.inherited(member, archive) for member in members]
 
 
-class _Rows:
-    """Collects entries as Arrow columns, each URI once."""
-
-    def __init__(self) -> None:
-        self.repeated = 0
-        self._seen: set[bytes] = set()
-        self._open: list[dict[str, Any]] = []
-        self._batches: list[pa.RecordBatch] = []
-        self._text_bytes = 0
-
-    def add(self, entry: Entry) -> None:
-        source = source_id(entry.uri)
-        if (digest := bytes.fromhex(source)) in self._seen:
-            self.repeated += 1
-            return
-        self._seen.add(digest)
-        self._open.append({"source_id": source, **vars(entry)})
-        if len(self._open) == _ROWS_AT_ONCE:
-            self._flush()
-
-    def table(self) -> pa.Table:
-        self._flush()
-        return pa.Table.from_batches(self._batches, MANIFEST)
-
-    def _flush(self) -> None:
-        batch = pa.RecordBatch.from_pylist(self._open, MANIFEST)
-        self._open = []
-        self._batches.append(batch)
-        self._text_bytes += batch.nbytes
-        if self._text_bytes > TEXT_BYTES_MAX:
-            raise UserError(
-                f"inputs: their rows hold more than {TEXT_BYTES_MAX} bytes of text; "
-                "cut them into several runs"
-            )
-
-
-def _files(uri: str) -> tuple[list[str], int]:
-    """Return the videos and archives of a directory, or the one that is named; count the rest."""
+def _files(uri: str, counts: Counts, leave_out: str | None) -> Iterator[Entry]:
+    """Yield the videos and archives of a directory, or the one that is named; count the rest."""
     wanted = (*MEDIA_SUFFIXES, tars.SUFFIX)
     if not storage.exists(uri):
         raise UserError(f"input {uri}: not found; give a directory of videos or a manifest")
@@ -158,119 +189,16 @@ def _files(uri: str) -> tuple[list[str], int]:
         if not uri.lower().endswith(wanted):
             allowed = " ".join((*wanted, *TABLE_SUFFIXES))
             raise UserError(f"input {uri}: neither a video nor a manifest; allowed are {allowed}")
-        return [uri], 0
-    files = storage.list_files(uri)
-    videos = [file for file in files if file.lower().endswith(wanted)]
-    if not videos:
-        what = f"none of its {len(files)} files is a video" if files else "an empty directory"
-        raise UserError(f"input {uri}: {what}; put files ending in {' '.join(wanted)} there")
-    for video in videos:
-        _entry(uri, video, {})
-    return videos, len(files) - len(videos)
-
-
-def _read_table(uri: str) -> Iterator[Entry]:
-    if not storage.exists(uri):
-        raise UserError(f"input {uri}: not found; give a directory of videos or a manifest")
-    folder = uri.rsplit("/", 1)[0]
-    entry = None
-    with storage.open_input(uri) as file:
-        for where, row in _rows(uri, file):
-            value = row.get("uri")
-            if not isinstance(value, str) or not value.strip():
-                raise UserError(
-                    f"manifest {uri}, {where}: uri is {value!r}; give a path or s3:// URI"
-                )
-            entry = _entry(f"manifest {uri}, {where}", _resolve(value.strip(), folder), row)
-            yield entry
-    if entry is None:
-        raise UserError(f"input {uri}: no rows; list at least one video in column uri")
-
-
-def _entry(where: str, uri: str, row: dict[str, Any]) -> Entry:
-    try:
-        return entries.build(uri, row)
-    except ValueError as error:
-        raise UserError(f"{where}: {one_line(error)}") from None
-
-
-def _rows(uri: str, file: IO[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (where, row) for every row of a table, a few at a time."""
-    if uri.lower().endswith(".parquet"):
-        yield from _parquet_rows(uri, file)
+        yield Entry(uri)
         return
-    text = io.TextIOWrapper(file, "utf-8-sig", newline="\n")
-    try:
-        yield from (_csv_rows if uri.lower().endswith(".csv") else _json_rows)(uri, text)
-    except UnicodeDecodeError as error:
-        raise UserError(f"manifest {uri}: not UTF-8 text: {one_line(error)}") from None
-    finally:
-        text.detach()
-
-
-def _parquet_rows(uri: str, file: IO[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
-    number = 0
-    try:
-        table = pq.ParquetFile(file, buffer_size=1 << 20)
-        _check_columns(uri, table.schema_arrow.names)
-        for batch in table.iter_batches(1024):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"row {number}", row
-    except pa.ArrowException as error:
-        raise UserError(f"manifest {uri}: not Parquet: {one_line(error)}") from None
-
-
-def _csv_rows(uri: str, text: io.TextIOWrapper) -> Iterator[tuple[str, dict[str, Any]]]:
-    reader = csv.DictReader(line for _, line in _lines(uri, text))
-    try:
-        _check_columns(uri, list(reader.fieldnames or ()))
-        for number, row in enumerate(reader, 1):
-            if None in row:
-                raise UserError(f"manifest {uri}, row {number}: more cells than columns")
-            yield f"row {number}", row
-    except csv.Error as error:
-        raise UserError(f"manifest {uri}, near line {reader.line_num}: {one_line(error)}") from None
-
-
-def _json_rows(uri: str, text: io.TextIOWrapper) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in _lines(uri, text):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(
-                f"manifest {uri}, line {number}: not JSON ({one_line(error, 80)}); "
-                'write one object a line, {"uri": "…", "caption": "…"}'
-            ) from None
-        if not isinstance(row, dict):
-            raise UserError(
-                f"manifest {uri}, line {number}: holds a {type(row).__name__}; "
-                'write one object a line, {"uri": "…", "caption": "…"}'
-            )
-        _check_columns(f"{uri}, line {number}", list(row))
-        yield f"line {number}", row
-
-
-def _lines(uri: str, text: io.TextIOWrapper) -> Iterator[tuple[int, str]]:
-    number = 0
-    while line := text.readline(ROW_BYTES_MAX + 1):
-        number += 1
-        if len(line) > ROW_BYTES_MAX:
-            raise UserError(f"manifest {uri}, line {number}: longer than {ROW_BYTES_MAX} letters")
-        yield number, line
-
-
-def _check_columns(where: str, names: list[str]) -> None:
-    if "uri" not in names:
-        there = ", ".join(map(str, names)) or "none"
-        raise UserError(f"manifest {where}: no column uri (found: {there}); name it uri")
-
-
-def _resolve(uri: str, folder: str) -> str:
-    """Return `uri` made absolute; one of an unknown scheme stays, and is quarantined later."""
-    if "://" in uri and not uri.startswith("file://"):
-        return uri
-    below = uri if uri.startswith(("/", "~", "file://")) else f"{folder}/{uri}"
-    return storage.absolute(below)
+    videos = others = 0
+    for file, size in storage.walk(uri, leave_out=leave_out):
+        if file.lower().endswith(wanted):
+            videos += 1
+            yield replace(checked_entry(uri, file, {}), size_bytes=size)
+        else:
+            others += 1
+    counts.other_files += others
+    if not videos:
+        what = f"none of its {others} files is a video" if others else "an empty directory"
+        raise UserError(f"input {uri}: {what}; put files ending in {' '.join(wanted)} there")

@@ -1,6 +1,7 @@
 """Projection of what preparing a whole corpus will take, from a sample of its videos."""
 
-from collections.abc import Mapping, Sequence
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -37,10 +38,33 @@ class Interval:
     high: float
 
 
-def sample(ids: Sequence[str], count: int, seed: int) -> list[int]:
-    """Return places of up to `count` ids, drawn by seed and id: the same whatever their order."""
-    order = sorted(range(len(ids)), key=lambda place: derive(seed, "projection", ids[place]))
-    return order[:count]
+class Sample:
+    """A sample of up to `count` things, drawn by seed and id: the same whatever their order.
+
+    Args:
+        count: of things to draw.
+        seed: of the job.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self._count, self._seed = count, seed
+        self._drawn: list[tuple[int, int, Any]] = []
+        self.seen = 0
+        """Things that were offered."""
+
+    def offer(self, ids: Iterable[str], things: Iterable[Any]) -> None:
+        """Offer things, each by its id; those that are not drawn are let go."""
+        offered = [
+            (derive(self._seed, "projection", one), self.seen + n, thing)
+            for n, (one, thing) in enumerate(zip(ids, things, strict=True))
+        ]
+        self.seen += len(offered)
+        self._drawn = heapq.nsmallest(self._count, [*self._drawn, *offered])
+
+    @property
+    def drawn(self) -> list[Any]:
+        """What is drawn, in the order of drawing."""
+        return [thing for _, _, thing in self._drawn]
 
 
 def measures(row: Mapping[str, Any], row_bytes: int) -> dict[str, float]:

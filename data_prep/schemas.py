@@ -10,7 +10,7 @@ from data_prep.filters import SCORED
 from data_prep.types import CropBox
 
 CLIPS_VERSION = "4"
-MANIFEST_VERSION = "2"
+MANIFEST_VERSION = "3"
 
 
 def _numbers(names: Iterable[str]) -> pa.StructType:
@@ -78,6 +78,7 @@ MANIFEST = pa.schema(
         pa.field("caption", pa.string()),
         pa.field("extra", pa.string()),
         pa.field("damage", pa.string()),
+        pa.field("size_bytes", pa.int64()),
     ],
     metadata={"longtake.schema": "manifest", "longtake.version": MANIFEST_VERSION},
 )

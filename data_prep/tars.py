@@ -79,7 +79,8 @@ def _entry(uri: str, video: _Member, about: dict[str, Any]) -> Entry:
     name = storage.slice_uri(uri, video.start, video.size_bytes, video.name)
     row = {**about.get("json", {}), **about.get("txt", {})}
     try:
-        return replace(entries.build(name, row), damage=about.get("damage"))
+        entry = entries.build(name, row)
+        return replace(entry, damage=about.get("damage"), size_bytes=video.size_bytes)
     except ValueError as error:
         return Entry(name, damage=f"{video.key}: {one_line(error)}")
 

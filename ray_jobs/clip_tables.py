@@ -16,6 +16,7 @@ from infra import config as configs
 from infra.config import Section
 from infra.errors import UserError
 from ray_jobs.part_files import row_groups
+from ray_jobs.preparation import part_footer
 
 ROWS_AT_ONCE = 64
 _COUNTED = ["status", "reason", "media", "frames", "duration_s", "cpu_seconds", "peak_rss_bytes"]
@@ -166,7 +167,8 @@ def rewrite(
     with storage.open_input(source) as file, storage.open_output(target) as out:
         table = pq.ParquetFile(file)
         schema = table.schema_arrow
-        schema = schema.with_metadata({**(schema.metadata or {}), **(metadata or {})})
+        kept = {k: v for k, v in (schema.metadata or {}).items() if k != part_footer.KEY.encode()}
+        schema = schema.with_metadata({**kept, **(metadata or {})})
         with pq.ParquetWriter(out, schema, compression="zstd") as writer:
             for group in row_groups(judged(table), lambda rows: rows.nbytes):
                 writer.write_table(pa.Table.from_batches(group).cast(schema))

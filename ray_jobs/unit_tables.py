@@ -6,6 +6,7 @@ last, says how many there are: without it, planning is done again and gives the 
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any
@@ -42,7 +43,8 @@ class Writer:
     def __init__(self, folder_uri: str, schema: pa.Schema) -> None:
         self._folder, self._schema = folder_uri, schema
         self._parts = self._units = 0
-        self._open: list[pa.Table] = []
+        self._file = ExitStack()
+        self._writer: pq.ParquetWriter | None = None
         self.facts: dict[str, Any] = {}
         """To remember with the plan."""
 
@@ -53,12 +55,23 @@ class Writer:
         """Add the units of the next part, at least one; return the part's number."""
         if not units.num_rows:
             raise ValueError("a part without units")
-        self._open.append(units)
+        if self._writer is None:
+            file = self._file.enter_context(storage.open_output(_file(self._folder, self._parts)))
+            self._writer = self._file.enter_context(
+                pq.ParquetWriter(file, self._schema, compression="zstd")
+            )
+        self._writer.write_table(units.cast(self._schema), row_group_size=units.num_rows)
         self._parts += 1
         self._units += units.num_rows
-        if len(self._open) == PARTS_PER_FILE:
-            self._flush()
+        if self._parts % PARTS_PER_FILE == 0:
+            self._file.close()
+            self._writer = None
         return self._parts - 1
+
+    @property
+    def plan(self) -> Plan:
+        """What was added so far."""
+        return Plan(self._parts, self._units, self.facts)
 
     def __exit__(
         self,
@@ -66,21 +79,9 @@ class Writer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._file.__exit__(kind, error, trace)
         if kind is None:
-            self._flush()
-            plan = Plan(self._parts, self._units, self.facts)
-            storage.write_json(storage.join(self._folder, PLAN), asdict(plan))
-
-    def _flush(self) -> None:
-        if not self._open:
-            return
-        with (
-            storage.open_output(_file(self._folder, self._parts - 1)) as file,
-            pq.ParquetWriter(file, self._schema, compression="zstd") as writer,
-        ):
-            for units in self._open:
-                writer.write_table(units.cast(self._schema), row_group_size=units.num_rows)
-        self._open = []
+            storage.write_json(storage.join(self._folder, PLAN), asdict(self.plan))
 
 
 class Reader:

@@ -113,11 +113,41 @@ def test_a_long_manifest_costs_memory_by_its_text(tmp_path: Path) -> None:
     assert found.table.num_rows == rows
 
 
-def test_more_text_than_the_driver_may_hold_is_one_line(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(manifest, "TEXT_BYTES_MAX", 1000)
-    (tmp_path / "m.jsonl").write_text('{"uri": "a.mp4", "caption": "' + "x" * 1000 + '"}\n')
-    with pytest.raises(UserError, match="more than 1000 bytes of text; cut them"):
-        manifest.read((str(tmp_path / "m.jsonl"),))
+def test_a_streamed_manifest_costs_some_bytes_a_row(tmp_path: Path) -> None:
+    rows = 40_000
+    with (tmp_path / "m.jsonl").open("w") as file:
+        file.writelines(f'{{"uri": "{n}.mp4", "caption": "{"x" * 200}"}}\n' for n in range(rows))
+    counts = manifest.Counts()
+    tracemalloc.start()
+    try:
+        found = 0
+        for batch in manifest.stream((str(tmp_path / "m.jsonl"),), counts):
+            found += batch.num_rows
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == counts.inputs == rows
+    assert peak < (16 << 20) + 50 * rows
+
+
+def test_sizes_come_from_listings_and_are_asked_for_elsewhere(tmp_path: Path) -> None:
+    for name in ("a.mp4", "in/b.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"12345")
+    table = _write(tmp_path / "m.jsonl", [{"uri": n} for n in ("a.mp4", "no.mp4", "x://y.mp4")])
+    [batch] = manifest.stream((str(tmp_path / "in"), table), manifest.Counts())
+    assert batch["size_bytes"].to_pylist() == [5, None, None, None]
+    assert manifest.with_sizes(batch)["size_bytes"].to_pylist() == [5, 5, None, None]
+    assert manifest.with_sizes(batch).schema == MANIFEST
+
+
+def test_what_lies_below_the_output_is_no_input(tmp_path: Path) -> None:
+    for name in ("a.mp4", "out/thumbnail.mp4", "out2/b.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    counts = manifest.Counts()
+    [batch] = manifest.stream((str(tmp_path),), counts, leave_out=str(tmp_path / "out"))
+    assert [Path(uri).name for uri in batch["uri"].to_pylist()] == ["a.mp4", "b.mp4"]
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=40))

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from data_prep.projection import MEASURES, Interval, measures, project, sample, wall_hours
+from data_prep.projection import MEASURES, Interval, Sample, measures, project, wall_hours
 
 IDS = [f"video-{n}" for n in range(200)]
 
@@ -16,12 +16,22 @@ def corpus(count: int, seed: int) -> list[dict[str, float]]:
     return [dict(zip(MEASURES, row.tolist(), strict=True)) for row in values]
 
 
+def drawn(ids: list[str], count: int, seed: int, at_once: int = 7) -> list[int]:
+    sample = Sample(count, seed)
+    for at in range(0, len(ids), at_once):
+        sample.offer(ids[at : at + at_once], range(at, min(at + at_once, len(ids))))
+    assert sample.seen == len(ids)
+    return sample.drawn
+
+
 def test_a_sample_does_not_depend_on_the_order_of_the_corpus():
-    chosen = {IDS[place] for place in sample(IDS, 10, seed=0)}
+    chosen = [IDS[place] for place in drawn(IDS, 10, seed=0)]
     backwards = IDS[::-1]
-    assert {backwards[place] for place in sample(backwards, 10, seed=0)} == chosen
-    assert {IDS[place] for place in sample(IDS, 10, seed=1)} != chosen
-    assert len(sample(IDS[:3], 10, seed=0)) == 3
+    assert [backwards[place] for place in drawn(backwards, 10, seed=0)] == chosen
+    assert drawn(IDS, 10, seed=0, at_once=200) == drawn(IDS, 10, seed=0)
+    assert {IDS[place] for place in drawn(IDS, 10, seed=1)} != set(chosen)
+    assert len(drawn(IDS[:3], 10, seed=0)) == 3
+    assert drawn(IDS, 0, seed=0) == []
 
 
 def test_a_sample_of_everything_is_exact():
@@ -35,8 +45,8 @@ def test_the_interval_holds_the_total_about_as_often_as_it_says():
     held = 0
     for trial in range(100):
         videos = corpus(300, seed=trial)
-        drawn = [videos[place] for place in sample(IDS + IDS[:100], 40, seed=trial)]
-        interval = project(drawn, 300, seed=trial)["cpu_hours"]
+        sampled = [videos[place] for place in drawn(IDS + IDS[:100], 40, seed=trial)]
+        interval = project(sampled, 300, seed=trial)["cpu_hours"]
         held += interval.low <= sum(video["cpu_hours"] for video in videos) <= interval.high
     assert 85 <= held <= 100
 

@@ -56,10 +56,8 @@ def tokenizer_at(folder: Path) -> str:
 
 
 def committed(output: str) -> int:
-    """Return how many files of rows are committed: of videos, then of both kinds of shards."""
-    done = len(storage.list_files(f"{output}/prepare/analysed"))
-    if storage.exists(f"{output}/prepare/artifact.json"):
-        done = storage.read_json(f"{output}/prepare/artifact.json")["counts"]["inputs"]
+    """Return how many parts are committed: of the clip table, then of both kinds of shards."""
+    done = len(storage.list_files(f"{output}/prepare/clips"))
     shards = [storage.list_files(f"{output}/{name}/{name}") for name in STEPS[1:]]
     return done + sum(map(len, shards))
 

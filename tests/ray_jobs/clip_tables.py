@@ -22,7 +22,8 @@ from data_prep.analysis import AnalysisConfig, analyse
 from data_prep.schemas import CLIP_TABLE
 from infra import artifact, config
 from ray_jobs.clip_tables import add_up, tally
-from ray_jobs.prepare import PrepareConfig, as_duplicate
+from ray_jobs.preparation.duplicates import as_duplicate
+from ray_jobs.prepare import PrepareConfig
 
 Row = dict[str, Any]
 

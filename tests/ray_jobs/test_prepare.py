@@ -8,20 +8,25 @@ import time
 import urllib.request
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.analysis import AnalysisConfig, analyse, source_id
+from data_prep.analysis import AnalysisConfig, analyse
 from data_prep.filters import FiltersConfig
 from data_prep.schemas import CLIP_TABLE
 from infra import artifact, config, storage
 from infra.errors import UserError
 from infra.job import describe, execute
-from ray_jobs import clip_tables, prepare
+from ray_jobs import clip_tables, prepare, units
+from ray_jobs.part_files import write_tables
+from ray_jobs.preparation import planning
+from ray_jobs.preparation.part_footer import PartFooter, pack
 from ray_jobs.prepare import JOB, PrepareConfig
+from ray_jobs.units import Parts
 
 
 def _settings(videos: Path, output: Path, **keys: object) -> PrepareConfig:
@@ -61,7 +66,7 @@ def assert_counted(output: str) -> None:
 
 @pytest.mark.ray
 def test_every_input_is_accounted_for(ray_session, videos: Path, tmp_path: Path) -> None:
-    summary = execute(JOB, _settings(videos, tmp_path / "out", rows_per_file=4))
+    summary = execute(JOB, _settings(videos, tmp_path / "out"))
     assert summary["inputs"] == 6
     assert summary["kept"] == 2
     assert summary["filtered"] == {"duplicate": 1}
@@ -74,18 +79,19 @@ def test_every_input_is_accounted_for(ray_session, videos: Path, tmp_path: Path)
         assert projection[name]["error"] == pytest.approx(0, abs=1e-3)
     assert (projection["kept_clips"]["projected"], projection["kept_clips"]["actual"]) == (7, 4)
     assert artifact.read(str(tmp_path / "out")).counts["inputs"] == 6
-    files = sorted((tmp_path / "out" / "clips").iterdir())
-    assert [pq.read_metadata(file).num_rows for file in files] == [4, 2]
+    files = sorted((tmp_path / "out" / "clips").rglob("*.parquet"))
+    assert [pq.read_metadata(file).num_rows for file in files] == [1] * 6  # a part a video
     for schema in map(pq.read_schema, files):
         assert schema.equals(CLIP_TABLE)
-        assert schema.metadata == CLIP_TABLE.metadata
+        own = {key: text for key, text in schema.metadata.items() if key != b"longtake.part"}
+        assert own == CLIP_TABLE.metadata
     rows = pq.read_table(tmp_path / "out" / "clips").to_pylist()
     assert [Path(row["uri"]).name for row in rows] == [
         *("a copy.mp4", "bikes.mp4", "cut.mp4", "phone é 1.mp4", "text.mp4", "zero.mp4")
     ]
     assert (rows[0]["status"], rows[1]["reason"], rows[1]["clips"]) == ("kept", "duplicate", [])
     assert_counted(str(tmp_path / "out"))
-    assert execute(JOB, _settings(videos, tmp_path / "out", rows_per_file=4)) == summary
+    assert execute(JOB, _settings(videos, tmp_path / "out")) == summary
 
 
 @pytest.mark.ray
@@ -93,18 +99,18 @@ def test_a_run_goes_on_where_a_killed_one_stopped(
     ray_session, videos: Path, tmp_path: Path, monkeypatch
 ) -> None:
     settings = _settings(videos, tmp_path / "out")
-    monkeypatch.setattr(prepare, "MOST_TASKS", 2)  # of three videos each
+    monkeypatch.setattr(units, "MOST_BLOCKS", 2)  # of several parts each
     output = artifact.begin("clips", settings)
-    marked = {
-        **prepare.analyse(str(videos / "bikes.mp4"), "from the first run", settings.analysis),
-    }
-    name = f"{source_id(str(videos / 'bikes.mp4'))}.parquet"
-    prepare._write(storage.join(output.uri, "analysed", name), prepare._as_table([marked]))
+    plan = planning.plan_parts(settings.input, output.uri, 0, 0)
+    parts = Parts(output.uri, "clips", plan.parts)
+    row = analyse(str(videos / "bikes.mp4"), "from the first run", settings.analysis)
+    footer = PartFooter(clip_tables.add_up([clip_tables.tally(row)]), pack([row["video_id"]]))
+    table = pa.Table.from_pylist([row], CLIP_TABLE)
+    write_tables(parts.uri(1), CLIP_TABLE, [table], footer.metadata)
     summary = execute(JOB, settings)
     rows = pq.read_table(tmp_path / "out" / "clips").to_pylist()
     assert summary["inputs"] == len(rows) == len({row["source_id"] for row in rows}) == 6
     assert [r["caption"] for r in rows if r["uri"].endswith("bikes.mp4")] == ["from the first run"]
-    assert not (tmp_path / "out" / "analysed").exists()
 
 
 @pytest.mark.ray
@@ -125,13 +131,14 @@ def test_corpus_and_table_may_be_on_s3(
     summary = execute(JOB, config.build(PrepareConfig, tree))
     assert (summary["inputs"], summary["kept"]) == (5, 2)
     assert summary["quarantined"] == {"damaged_archive": 1, "empty": 1, "missing": 1}
-    with storage.open_input(f"{root}/out/clips/part-00000.parquet") as file:
-        rows = pq.read_table(file).to_pylist()
+    rows = []
+    for uri in storage.list_files(f"{root}/out/clips"):
+        with storage.open_input(uri) as file:
+            rows += pq.read_table(file).to_pylist()
     here = analyse(str(videos / "bikes.mp4"), None, AnalysisConfig())
     assert rows[0]["clips"] == here["clips"]
     assert {row["extra"] for row in rows[:3]} == {'{"licence": "CC-BY"}'}
     assert rows[2]["detail"] == f"{root}/gone.mp4: not found"
-    assert storage.list_files(f"{root}/out/analysed") == []
 
 
 def test_a_dry_run_projects_from_a_sample(videos: Path, tmp_path: Path) -> None:
