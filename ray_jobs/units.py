@@ -15,7 +15,7 @@ the driver stops with :class:`storage.Unavailable`; the same command resumes.
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,6 +69,15 @@ class Factory:
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Step:
+    """A step that every part passes before its last one, on workers of its own."""
+
+    factory: Factory
+    """Builds what is called with a part and the bytes that came with it, and returns bytes."""
+    resources: Resources
+
+
 def done(parts: Parts) -> NDArray[np.bool_]:
     """Return which parts have their main file, (count,); folders are listed side by side."""
     there = np.zeros(parts.count, np.bool_)
@@ -92,6 +101,7 @@ def run(
     *,
     actors: bool = True,
     note: Callable[[Receipt], str] | None = None,
+    before: Sequence[Step] = (),
 ) -> Iterator[Receipt]:
     """Do every part that is not done, and yield the receipts as they come, in any order.
 
@@ -103,6 +113,7 @@ def run(
             run; else one is built a task, and as many run as the cluster has room for.
         note: what the progress is to show beside its count, given each receipt; None: rows and
             failures so far.
+        before: steps that carry bytes to `factory`'s workers, which then take them after the part.
 
     Raises:
         storage.Unavailable: storage did not answer a worker.
@@ -114,30 +125,17 @@ def run(
     with Progress(parts.count, name, parts.unit, parts.count - len(missing)) as progress:
         if not len(missing):
             return
-        each: dict[str, Any] = {
-            "num_cpus": resources.cpus_per_worker,
-            "num_gpus": resources.gpus_per_worker or None,
-            "batch_size": None,
-        }
         numbers = ray.data.from_numpy(missing.astype(np.int64)).repartition(
             target_num_rows_per_block=-(-len(missing) // MOST_BLOCKS)
         )
+        for step in before:
+            held = _held(_Carrier, parts, step.factory, step.resources, len(missing))
+            numbers = numbers.map_batches(**held)
         if actors:
-            receipts = numbers.map_batches(
-                _Actor,
-                fn_constructor_args=(parts, factory),
-                compute=ray.data.ActorPoolStrategy(
-                    min_size=1, max_size=min(resources.workers, len(missing)),
-                    max_tasks_in_flight_per_actor=2,
-                ),
-                **each,
-            )  # fmt: skip
+            receipts = numbers.map_batches(**_held(_Actor, parts, factory, resources, len(missing)))
         else:
-            receipts = numbers.map_batches(
-                _once,  # pyright: ignore[reportArgumentType] (fn_args fills the rest)
-                fn_args=(parts, factory),
-                **each,
-            )
+            once: Any = _once  # pyright takes its own type of a batch for granted
+            receipts = numbers.map_batches(once, fn_args=(parts, factory), **_each(resources))
         for row in receipts.iter_rows():
             receipt = json.loads(row["receipt"])
             if unavailable := receipt.get("unavailable"):
@@ -148,31 +146,87 @@ def run(
             yield receipt
 
 
-class _Actor:
+def _held(
+    actor: type, parts: Parts, factory: Factory, resources: Resources, most: int
+) -> dict[str, Any]:
+    """Return how Ray Data is to run a worker that lives through the run."""
+    return {
+        "fn": actor,
+        "fn_constructor_args": (parts, factory),
+        "compute": ray.data.ActorPoolStrategy(
+            min_size=1, max_size=min(resources.workers, most), max_tasks_in_flight_per_actor=2
+        ),
+        **_each(resources),
+    }
+
+
+def _each(resources: Resources) -> dict[str, Any]:
+    return {
+        "num_cpus": resources.cpus_per_worker,
+        "num_gpus": resources.gpus_per_worker or None,
+        "batch_size": None,
+    }
+
+
+class _Holder:
     """Holds a worker, or why there is none."""
 
     def __init__(self, parts: Parts, factory: Factory) -> None:
         self._parts = parts
         self._refusal: Receipt | None = None
         try:
-            self._worker = factory.build(**factory.arguments)
+            self._worker: Callable[..., Any] = factory.build(**factory.arguments)
         except (storage.Unavailable, UserError) as error:
             self._refusal = _refusal(error)
 
+
+class _Carrier(_Holder):
+    """Worker of an earlier step: adds to each part what it carries, or why it cannot."""
+
+    def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, Any]:
+        carried, refusals = [], []
+        for part, before, refused in _rows(batch):
+            refusal, made = refused or self._refusal, b""
+            if refusal is None:
+                try:
+                    made = self._worker(part, before)
+                except (storage.Unavailable, UserError) as error:
+                    refusal = _refusal(error)
+            carried.append(made)
+            refusals.append(json.dumps(refusal))
+        return {"data": batch["data"], "carried": carried, "refusal": refusals}
+
+
+class _Actor(_Holder):
+    """Worker of the last step, whose receipts go to the driver."""
+
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, list[str]]:
         receipts: list[Receipt] = []
-        for part in map(int, batch["data"]):
-            receipts.append({"part": part, **(self._refusal or self._do(part))})
+        for part, carried, refused in _rows(batch):
+            brought = (carried,) if "carried" in batch else ()
+            receipts.append(
+                {"part": part, **(refused or self._refusal or self._do(part, *brought))}
+            )
             if "unavailable" in receipts[-1] or "refused" in receipts[-1]:
                 break  # the driver stops at it, so the rest of the block can wait
         return {"receipt": list(map(json.dumps, receipts))}
 
-    def _do(self, part: int) -> Receipt:
+    def _do(self, part: int, *carried: bytes) -> Receipt:
         try:
             # A worker that was lost may have left its part behind, but no receipt.
-            return {"found": True} if storage.exists(self._parts.uri(part)) else self._worker(part)
+            there = storage.exists(self._parts.uri(part))
+            return {"found": True} if there else self._worker(part, *carried)
         except (storage.Unavailable, UserError) as error:
             return _refusal(error)
+
+
+def _rows(batch: dict[str, NDArray[Any]]) -> Iterator[tuple[int, bytes, Receipt | None]]:
+    """Yield each part of a block, what it carries, and why an earlier step refused it."""
+    count = len(batch["data"])
+    carried = batch.get("carried", [b""] * count)
+    refusals = batch.get("refusal", ["null"] * count)
+    for part, each, refusal in zip(batch["data"], carried, refusals, strict=True):
+        yield int(part), each, json.loads(refusal)
 
 
 def _once(batch: dict[str, NDArray[Any]], parts: Parts, factory: Factory) -> dict[str, list[str]]:
