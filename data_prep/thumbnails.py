@@ -1,4 +1,4 @@
-"""Thumbnails: the middle frame of a clip as a small JPEG, chosen while the film streams past."""
+"""Thumbnails: small JPEGs of a clip's middle frame, chosen while the film streams past."""
 
 import cv2
 import numpy as np
@@ -17,6 +17,13 @@ def jpeg(frame_HWC: np.ndarray, width_px: int = 192, quality: int = 85) -> bytes
     done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert done, "OpenCV encodes any uint8 image as JPEG"
     return data.tobytes()
+
+
+def evenly(count: int, at_most: int) -> list[int]:
+    """Positions of at most `at_most` of `count` things, evenly spaced, first and last included."""
+    if count <= at_most:
+        return list(range(count))
+    return sorted({round(p) for p in np.linspace(0, count - 1, at_most)})
 
 
 class Candidates:

@@ -4,8 +4,9 @@
 
     videos ─prepare─▶ clips ─tokenize─▶ frames ─train_tokenizer─▶ tokenizer
                                           └──────────tokenize──────────┴─▶ tokens
-    tokens ─train_autoregressive─▶ autoregressive ─generate─▶ videos ─evaluate─▶ report
-                                                               └(upscale)┘
+    tokens ─train_autoregressive─▶ autoregressive ─generate─▶ videos ─evaluate─▶ measures
+                                                               └(upscale)┘           │
+    all of them ─report─▶ page ◀─────────────────────────────────────────────────────┘
 """
 
 import json
@@ -24,6 +25,7 @@ from ray_jobs import (
     evaluate,
     generate,
     prepare,
+    report,
     tokenize,
     train_autoregressive,
     train_tokenizer,
@@ -33,7 +35,7 @@ from ray_jobs import (
 Settings = dict[str, Any]
 STEPS = (
     *("prepare", "frames", "tokenizer", "tokens"),
-    *("autoregressive", "generate", "upscale", "report"),
+    *("autoregressive", "generate", "upscale", "measures", "report"),
 )
 
 
@@ -56,8 +58,9 @@ class LoongConfig(Section):
     generate: Settings = Field(default_factory=dict)
     upscale: Settings | None = None
     """The step is left out while this is null; `upscale={}` takes its defaults."""
+    measures: Settings = Field(default_factory=dict)
+    """Of the videos of `upscale` where there is that step, else of `generate`."""
     report: Settings = Field(default_factory=dict)
-    """Its videos are those of `upscale` where there is one, else of `generate`."""
     credits: tuple[str, ...] = ()
     """Lines of credit for the films, shown in the report."""
 
@@ -86,7 +89,10 @@ def steps(config: LoongConfig) -> list[Step]:
         made.append(step("upscale", upscale.JOB, config.upscale,
                          input=[out["generate"]], output=out["upscale"], **common))  # fmt: skip
         shown[-1] = out["upscale"]
-    made.append(step("report", evaluate.JOB, config.report,
+    made.append(step("measures", evaluate.JOB, config.measures,
+                     input=[shown[-1]], output=out["measures"], **common))  # fmt: skip
+    shown.append(out["measures"])
+    made.append(step("report", report.JOB, config.report,
                      input=shown, output=out["report"], credits=credit, **common))  # fmt: skip
     return made
 
@@ -114,10 +120,10 @@ def get_videos(config: LoongConfig) -> None:
 
 def report_of(config: LoongConfig) -> str:
     """Put the self-contained report beside the steps and return its URI."""
-    report = storage.join(config.output, "report.html")
+    copy = storage.join(config.output, "report.html")
     page = storage.read_bytes(storage.join(config.output, "report", "report.html"))
-    storage.write_bytes(report, page)
-    return report
+    storage.write_bytes(copy, page)
+    return copy
 
 
 def _uses_film(config: LoongConfig) -> bool:

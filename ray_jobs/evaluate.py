@@ -1,183 +1,111 @@
-"""Evaluate finished artifacts: metrics.json, curves over time as PNG, and one HTML report.
+"""Measure videos: how they move and drift over time, one row a video.
 
-input: finished artifacts of the kinds clips, pixels, tokens, tokenizer, autoregressive, videos, in
-any order, at most one of each; the report has a section for each that is given. Generated videos
-are measured as Ray tasks. A metric that needs weights which were not given is named as not
+input: finished artifacts of kind `videos`, directories of films, or manifests of them, so that
+generated videos and held-out film are measured alike. output: `measures.parquet`, one row a video,
+and `metrics.json`, their means. A metric that needs weights which were not given is named as not
 measured and never has a number.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated, Any
 
 import numpy as np
-import ray
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import Field
 
-from data_prep import thumbnails
-from data_prep.decode import Decoder
-from data_prep.decode_process import DecodeError, DecodeLimits
 from infra import storage
 from infra.artifact import Output
 from infra.config import JobConfig
-from infra.errors import UserError, one_line
+from infra.errors import UserError
 from infra.job import Job, main
-from infra.progress import Progress
-from models.evaluation import motion
-from ray_jobs import video_table
-from ray_jobs.reporting import build, charts, generated, headline
-from ray_jobs.reporting.contact_sheet import evenly
-from ray_jobs.reporting.inputs import Artifact, read_all
+from ray_jobs import unit_tables, units, video_table
+from ray_jobs.evaluation import sources
+from ray_jobs.evaluation.measure import SCALES, MeasureConfig, measure
+from ray_jobs.evaluation.measures_table import FIGURES, FILE, SCHEMA, as_columns
+from ray_jobs.evaluation.sources import FILM
+from ray_jobs.part_files import write_tables
+from ray_jobs.units import Factory, Parts, Receipt
 
-Measured = tuple[dict[str, Any], list[bytes]]
-"""A record of metrics.json, and film strip frames as JPEG."""
-METRICS_VERSION = 1
-SCALES = {
-    "motion": "mean absolute difference of consecutive frames, RGB, 0-255",
-    "brightness": "mean Rec. 601 luma, 0-255",
-    "sharpness": "variance of the 4-neighbour Laplacian of luma, mean over frames",
-    "colour_distance": "distance of the mean RGB colour to the first window's, 0-442",
-}
-VIDEO_FIGURES = ("motion", "colour_drift", "join_colour_drift", "sharpness_ratio")
+METRICS_VERSION = 2
 NOT_MEASURED = ("FVD (needs I3D or VideoMAE weights)", "CLIPSIM (needs CLIP weights)")
+UNITS, MEASURED, METRICS = "units", "measured", "metrics.json"
 
 
 class EvaluateConfig(JobConfig):
     """Settings of `evaluate`."""
 
-    title: Annotated[str, Field(min_length=1, max_length=120)] = "From film to generated video"
-    """Heading of the report."""
-    credits: tuple[str, ...] = ()
-    """Lines of credit for the films used, shown at the end of the report."""
-    window_s: Annotated[float, Field(gt=0)] = 2.0
-    """Seconds of video behind one point of a curve."""
-    long_side_px: Annotated[int, Field(ge=16)] = 256
-    """Frames are measured at most this large; smaller videos at their own size."""
-    max_measured_frames: Annotated[int, Field(ge=1)] = 8192
-    """Frames measured of one video, from its start; bounds memory."""
-    strip_frames: Annotated[int, Field(ge=0, le=64)] = 10
-    """Frames in a video's film strip; 0 leaves it out."""
-    thumbnails_per_group: Annotated[int, Field(ge=1)] = 36
-    """Clips shown of the kept and of each reason of rejection, evenly spaced."""
-    max_videos: Annotated[int, Field(ge=1)] = 24
-    """Videos shown in the report; metrics.json has all."""
-    max_video_mib: Annotated[float, Field(ge=0)] = 32.0
-    """Largest video put into the page; a larger one becomes a link."""
-    max_page_mib: Annotated[float, Field(ge=0)] = 96.0
-    """Most MiB of video put into the page altogether."""
-    decode: DecodeLimits = DecodeLimits()
-    """What reading one video may cost."""
+    measure: MeasureConfig = MeasureConfig()
+    """How each video is measured."""
+    videos_per_part: Annotated[int, Field(ge=1)] = 1
+    """Videos that a lost worker measures anew at most; more of them make fewer files."""
 
 
 def plan(config: EvaluateConfig) -> list[str]:
     """Return what a run would do; see :class:`infra.job.Job`."""
-    artifacts = read_all(config.input)
-    lines = [f"read {kind} {artifact.uri}" for kind, artifact in artifacts.items()]
-    if "videos" in artifacts:
-        count = len(video_table.read(artifacts["videos"].uri))
-        lines.append(f"measure {count} videos, one curve point every {config.window_s:g} s")
-    return [*lines, "write metrics.json, curves/*.png and report.html"]
+    lines = []
+    for source in sources.sources(config.input):
+        count = video_table.count(source.uri) if source.kind == "videos" else None
+        lines.append(
+            f"measure {'the films' if count is None else f'{count} videos'} of {source.uri}"
+        )
+    return [*lines, f"one curve point every {config.measure.window_s:g} s"]
 
 
 def run(config: EvaluateConfig, output: Output) -> dict[str, Any]:
-    """Measure the videos as Ray tasks, then write everything; returns the summary."""
-    artifacts = read_all(config.input)
-    measured = _measure_all(artifacts["videos"], config) if "videos" in artifacts else []
-    return write(config, output, artifacts, measured)
-
-
-def write(
-    config: EvaluateConfig,
-    output: Output,
-    artifacts: Mapping[str, Artifact],
-    measured: Sequence[Measured],
-) -> dict[str, Any]:
-    """Write curves, report and metrics.json; returns the summary.
-
-    Args:
-        config: The job's settings.
-        output: The running job's output.
-        artifacts: The inputs by kind.
-        measured: What `measure` gave for each video, in the order of the table.
-    """
-    videos = [record for record, _ in measured]
-    strips = {record["video_id"]: strip for record, strip in measured if strip}
-    for video in videos:
-        if panels := generated.panels(video):
-            heading = f"{video['file']}, {video['frames']} frames at {video['fps']:g} fps"
-            png = charts.panel_png(panels, heading=heading)
-            storage.write_bytes(output.path("curves", _stem(video["file"]) + ".png"), png)
-    figures = headline.figures(artifacts, videos)
-    page = build.build(
-        artifacts,
-        videos[: config.max_videos],
-        strips,
-        figures,
-        title=config.title,
-        credits=config.credits,
-        not_measured=NOT_MEASURED,
-        thumbnails_per_group=config.thumbnails_per_group,
-        max_video_mib=config.max_video_mib,
-        max_page_mib=config.max_page_mib,
-    )
-    storage.write_text(output.path("report.html"), page)
-    headlines = [asdict(figure) for figure in figures]
-    storage.write_json(
-        output.path("metrics.json"),
-        {
+    """Measure the videos that are missing, then write the table; returns the summary."""
+    if not storage.exists(output.path(METRICS)):
+        parts, factory = work_of(config, output)
+        for _ in units.run(parts, factory, config.resources):
+            pass
+        planned = unit_tables.plan_of(output.path(UNITS))
+        assert planned is not None, "there are parts"
+        metrics = {
             "version": METRICS_VERSION,
-            "headline": headlines,
-            "videos": videos,
+            **_merge(parts, output),
+            "conventions": {"scales": SCALES, **config.measure.model_dump(mode="json")},
             "not_measured": NOT_MEASURED,
-            "fingerprints": {kind: a.info.fingerprint for kind, a in artifacts.items()},
-        },
-    )
-    return {
-        "artifacts": len(artifacts),
-        "videos": len(videos),
-        "unreadable_videos": sum(video["problem"] is not None for video in videos),
-        "report_bytes": len(page.encode()),
-        "headline": {figure["name"]: figure["verdict"] for figure in headlines},
-    }
+            "sources": planned.facts["sources"],
+        }
+        storage.write_json(output.path(METRICS), metrics)
+    for folder in (MEASURED, UNITS):  # measures.parquet has it all
+        storage.remove(output.path(folder))
+    metrics = storage.read_json(output.path(METRICS))
+    return {name: metrics[name] for name in ("videos", "unreadable_videos", "figures")}
 
 
-def measure(uri: str, row: Mapping[str, Any], config: EvaluateConfig) -> Measured:
-    """Measure one generated video.
+def work_of(config: EvaluateConfig, output: Output) -> tuple[Parts, Factory]:
+    """Return the parts of a run and how to build their workers; lists the videos at first."""
+    units_uri = output.path(UNITS)
+    planned = unit_tables.plan_of(units_uri) or _plan_parts(config, units_uri)
+    parts = Parts(output.uri, MEASURED, planned.parts, unit="parts")
+    arguments = {"units_uri": units_uri, "parts": parts, "config": config.measure}
+    return parts, Factory(Measuring, arguments)
+
+
+class Measuring:
+    """Measures the videos of a part; a worker of :func:`ray_jobs.units.run`.
 
     Args:
-        uri: Its file.
-        row: Its row of videos.parquet.
-        config: The job's settings.
-
-    Returns:
-        The record for metrics.json, and the film strip as JPEG frames. In the record `motion` is
-        None and `problem` says why when the file cannot be read; `windows` has a mapping of
-        figures for every `window_s` seconds; `conventions` says how they were measured.
+        units_uri: of the table of films.
+        parts: of the job.
+        config: how to measure.
     """
-    record = _describe(row)
-    try:
-        with storage.local_copy(uri) as path, Decoder(path, config.decode) as decoder:
-            frames_THWC, truncated = _read(decoder, config)
-    except DecodeError as error:
-        return {**record, "problem": one_line(error)}, []
-    record["conventions"] = {
-        "decoder": decoder.decoder or config.decode.decoders[0],
-        "measured_frames": len(frames_THWC),
-        "all_frames": not truncated,
-        "fps": record["fps"],
-        "window_s": config.window_s,
-        "measured_height_px": frames_THWC.shape[1],
-        "measured_width_px": frames_THWC.shape[2],
-        "scales": SCALES,
-    }
-    if len(frames_THWC) > 1:
-        record["motion"] = motion.motion_energy(frames_THWC)
-    record["windows"] = _windows(frames_THWC, record["fps"], config.window_s)
-    strip = [thumbnails.jpeg(frames_THWC[i]) for i in evenly(len(frames_THWC), config.strip_frames)]
-    return record, strip
+
+    def __init__(self, units_uri: str, parts: Parts, config: MeasureConfig) -> None:
+        self._read = unit_tables.Reader(units_uri)
+        self._parts, self._config = parts, config
+
+    def __call__(self, part: int) -> Receipt:
+        """Write the rows of a part's videos."""
+        films = map(video_table.from_columns, self._read(part).to_pylist())
+        records = [measure(sources.uri_of(film), film, self._config) for film in films]
+        write_tables(self._parts.uri(part), SCHEMA, [as_columns(records)])
+        return {"rows": len(records), "failed": sum(r["problem"] is not None for r in records)}
 
 
 def figures_of(uri: str) -> dict[str, float]:
@@ -193,89 +121,66 @@ def figures_of(uri: str) -> dict[str, float]:
     Raises:
         UserError: a video cannot be read, or has a single frame.
     """
-    settings = EvaluateConfig(input=(uri,), output=uri)
-    found: dict[str, list[float]] = {name: [] for name in VIDEO_FIGURES}
+    found: dict[str, list[float]] = defaultdict(list)
     for row in video_table.read(uri):
-        record, _ = measure(storage.join(uri, row["file"]), row, settings)
+        record = measure(video_table.film_uri(uri, row), {**row, "source": uri}, MeasureConfig())
         if record["problem"] is not None or record["motion"] is None:
             raise UserError(f"{row['file']}: {record['problem'] or 'a single frame'}")
-        first, last = record["windows"][0], record["windows"][-1]
-        found["motion"].append(record["motion"])
-        found["colour_drift"].append(last["colour_distance"])
-        found["sharpness_ratio"].append(last["sharpness"] / max(first["sharpness"], 1e-9))
-        found["join_colour_drift"] += row["join_colour_drift"] or []
-    return {name: float(np.mean(values)) for name, values in found.items() if values}
+        for name in FIGURES:
+            if record[name] is not None:
+                found[name].append(record[name])
+    return {name: float(np.mean(values)) for name, values in found.items()}
 
 
-def _measure_all(artifact: Artifact, config: EvaluateConfig) -> list[Measured]:
-    """Measure every video of an artifact, at most `resources.workers` at once, in table order."""
-    task = ray.remote(measure).options(
-        num_cpus=config.resources.cpus_per_worker, num_gpus=config.resources.gpus_per_worker
-    )
-    rows = video_table.read(artifact.uri)
-    waiting = deque(enumerate(rows))
-    running: dict[Any, int] = {}
-    measured: dict[int, Measured] = {}
-    with Progress(len(rows), "evaluate", "videos") as progress:
-        while waiting or running:
-            while waiting and len(running) < config.resources.workers:
-                index, row = waiting.popleft()
-                uri = storage.join(artifact.uri, row["file"])
-                running[task.remote(uri, row, config)] = index
-            done, _ = ray.wait(list(running), num_returns=1)
-            index = running.pop(done[0])
-            record, strip = ray.get(done[0])
-            measured[index] = record, strip if index < config.max_videos else []
-            progress.advance()
-    return [measured[index] for index in sorted(measured)]
+def _plan_parts(config: EvaluateConfig, units_uri: str) -> unit_tables.Plan:
+    """Write the films of all inputs as a unit table."""
+    said = []
+    with unit_tables.Writer(units_uri, FILM) as writer:
+        for source in sources.sources(config.input):
+            films, count = source.films(), 0
+            while some := list(islice(films, config.videos_per_part)):
+                rows = [video_table.as_columns(film) for film in some]
+                writer.add(pa.Table.from_pylist(rows, FILM))
+                count += len(some)
+            if not count:
+                raise UserError(f"input {source.uri}: holds no video")
+            said.append(sources.as_json(source, count))
+        writer.facts["sources"] = said
+    made = unit_tables.plan_of(units_uri)
+    assert made is not None, "the writer has written its plan"
+    return made
 
 
-def _windows(frames_THWC: np.ndarray, fps: float, window_s: float) -> list[dict[str, float]]:
-    curves = asdict(motion.per_window(frames_THWC, fps, window_s=window_s))
-    rows = [dict(zip(curves, values, strict=True)) for values in zip(*curves.values(), strict=True)]
-    ends = [*curves["start_s"][1:], len(frames_THWC) / fps]
-    return [{**row, "end_s": end} for row, end in zip(rows, ends, strict=True)]
+def _merge(parts: Parts, output: Output) -> dict[str, Any]:
+    """Write the table from the parts and return the means of its figures."""
+    sums: dict[str, float] = defaultdict(float)
+    counts: dict[str, int] = defaultdict(int)
 
+    def tables() -> Iterator[pa.Table]:
+        for part in range(parts.count):
+            with storage.open_input(parts.uri(part)) as file:
+                table = pq.ParquetFile(file).read()
+            counts["videos"] += table.num_rows
+            counts["problem"] += table.num_rows - table["problem"].null_count
+            for name in FIGURES:
+                values = table[name].drop_null().to_pylist()
+                sums[name] += sum(values)
+                counts[name] += len(values)
+            yield table
 
-def _read(decoder: Decoder, config: EvaluateConfig) -> tuple[np.ndarray, bool]:
-    chunks, count = [], 0
-    for chunk in decoder.frames(long_side_px=config.long_side_px):
-        chunks.append(chunk.frames_THWC[: config.max_measured_frames - count])
-        count += len(chunks[-1])
-        if count >= config.max_measured_frames:
-            break
-    return np.concatenate(chunks), count < (decoder.probe().frames or count)
-
-
-def _describe(row: Mapping[str, Any]) -> dict[str, Any]:
+    write_tables(output.path(FILE), SCHEMA, tables())
     return {
-        "video_id": row["video_id"],
-        "file": row["file"],
-        "prompt": row.get("prompt"),
-        "seed": row.get("seed"),
-        "frames": row["frames"],
-        "fps": row["fps"],
-        "height_px": row["height"],
-        "width_px": row["width"],
-        "joins": list(row.get("joins") or ()),
-        "trained_frames": row.get("trained_frames"),
-        "sampling": {
-            key: row[key]
-            for key in ("top_k", "temperature", "guidance_scale", "strategy", "reencode_frames")
-            if row.get(key) is not None
+        "videos": counts["videos"],
+        "unreadable_videos": counts["problem"],
+        "figures": {
+            name: {"mean": sums[name] / counts[name], "videos": counts[name]}
+            for name in FIGURES
+            if counts[name]
         },
-        "motion": None,
-        "windows": [],
-        "conventions": {},
-        "problem": None,
     }
 
 
-def _stem(file: str) -> str:
-    return storage.name(file).rsplit(".", 1)[0]
-
-
-JOB = Job("evaluate", "report", EvaluateConfig, plan, run)
+JOB = Job("evaluate", "measures", EvaluateConfig, plan, run)
 
 if __name__ == "__main__":
     main(JOB)

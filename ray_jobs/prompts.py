@@ -1,4 +1,4 @@
-"""Prompts of videos: a text, or several over time, and which windows follow which."""
+"""Prompts: a text, or several over time, and the windows of a video that follow each of them."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,14 +8,13 @@ from pydantic import Field, model_validator
 
 from infra.config import Section
 from infra.errors import UserError
-from models.autoregressive.loong.extension import Extension
 
 
 class TimedPrompt(Section):
     """A prompt that comes into force in the course of a video."""
 
     text: str
-    from_s: Annotated[float, Field(ge=0)]
+    from_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     """The windows whose first new frame is at this time or later follow it, up to the next one."""
 
 
@@ -41,31 +40,33 @@ def over_time(prompt: Prompt) -> tuple[TimedPrompt, ...]:
     return (TimedPrompt(text=prompt, from_s=0),) if isinstance(prompt, str) else prompt.over_time
 
 
-def schedule(prompts: Sequence[Prompt], extension: Extension, fps: float) -> list[str]:
+def schedule(
+    prompts: Sequence[Prompt], first_frames: Sequence[int], total_frames: int, fps: float
+) -> list[str]:
     """Say in lines for people which windows follow which prompt.
 
     Args:
         prompts: as configured.
-        extension: says where windows begin.
+        first_frames: index of the first frame that each window adds to a video.
+        total_frames: frames of a video.
         fps: frames per second of the videos.
 
     Raises:
         UserError: no window begins while a prompt is in force.
     """
-    firsts = extension.first_frames
     lines = []
     for number, prompt in enumerate(prompts):
         if isinstance(prompt, str):
             lines.append(f"prompt: {prompt}")
             continue
         starts = [round(text.from_s * fps) for text in prompt.over_time]
-        edges = [*starts[1:], extension.total_frames]
+        edges = [*starts[1:], total_frames]
         for place, (text, start, end) in enumerate(
             zip(prompt.over_time, starts, edges, strict=True)
         ):
-            windows = [window for window, first in enumerate(firsts) if start <= first < end]
+            windows = [n for n, first in enumerate(first_frames) if start <= first < end]
             if not windows:
-                begins = ", ".join(f"{first / fps:g}" for first in firsts)
+                begins = ", ".join(f"{first / fps:g}" for first in first_frames)
                 raise UserError(
                     f"prompts.{number}.over_time.{place}.from_s: {text.from_s:g}: no window begins "
                     f"while this prompt is in force; windows begin at {begins} s"

@@ -1,5 +1,16 @@
-"""The table of an artifact of kind `videos`: what `generate` and `upscale` say of each video."""
+"""The table of an artifact of kind `videos`: one row a video, and what made it.
 
+::
+
+    videos.parquet                            the table, written last
+    videos/000000/000000000.mp4, …            the films
+    videos/000000/part-000000000.json, …      rows of the videos that were made side by side
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -9,7 +20,8 @@ from infra import storage
 from infra.errors import UserError
 
 Row = dict[str, Any]
-VERSION = "2"
+VERSION = "3"
+FOLDER = "videos"
 SCHEMA = pa.schema(
     [
         ("video_id", pa.string()),
@@ -24,41 +36,97 @@ SCHEMA = pa.schema(
         ("joins", pa.list_(pa.int32())),
         ("join_colour_drift", pa.list_(pa.float64())),
         ("trained_frames", pa.int32()),
-        ("top_k", pa.int32()),
-        ("temperature", pa.float64()),
-        ("guidance_scale", pa.float64()),
-        ("reencode_frames", pa.int32()),
-        ("strategy", pa.string()),
-        ("match_colour", pa.bool_()),
-        ("tokenizer_fingerprint", pa.string()),
-        ("autoregressive_fingerprint", pa.string()),
+        ("models", pa.map_(pa.string(), pa.string())),
+        ("settings", pa.string()),
         ("seconds", pa.float64()),
     ],
     metadata={"longtake.schema": "videos", "longtake.version": VERSION},
 )
+"""`models` maps what a model is to its fingerprint; `settings` is the system's section as JSON."""
+_ROWS_AT_ONCE = 4096
 
 
-def read(uri: str) -> list[Row]:
-    """Return the rows of an artifact's table, in order.
+def read(uri: str) -> Iterator[Row]:
+    """Yield the rows of an artifact's table, in order, some thousands in memory at once.
 
     Raises:
         UserError: there is none, or of another version.
     """
-    file = storage.join(uri, "videos.parquet")
-    with storage.open_input(file) as source:
-        table = pq.read_table(source)
-    version = (table.schema.metadata or {}).get(b"longtake.version", b"none").decode()
+    with storage.open_input(_table(uri)) as source:
+        table = pq.ParquetFile(source)
+        _check_version(uri, table)
+        for batch in table.iter_batches(_ROWS_AT_ONCE):
+            yield from map(from_columns, batch.to_pylist())
+
+
+def count(uri: str) -> int:
+    """Return how many videos an artifact's table has; errors as :func:`read`."""
+    with storage.open_input(_table(uri)) as source:
+        table = pq.ParquetFile(source)
+        _check_version(uri, table)
+        return table.metadata.num_rows
+
+
+def write(uri: str, rows: Iterable[Row]) -> int:
+    """Write the table of the artifact at `uri` and return how many rows it has.
+
+    Args:
+        uri: of the artifact.
+        rows: in order; a column that a row lacks is null.
+    """
+    rows, written = iter(rows), 0
+    with storage.open_output(_table(uri)) as file, pq.ParquetWriter(file, SCHEMA) as writer:
+        while some := [as_columns(row) for row in islice(rows, _ROWS_AT_ONCE)]:
+            writer.write_table(pa.Table.from_pylist(some, SCHEMA))
+            written += len(some)
+    return written
+
+
+def film_file(video_id: str) -> str:
+    """Return where a video lies below its artifact; `video_id` is its number, nine digits."""
+    return f"{FOLDER}/{int(video_id) // 1000:06d}/{video_id}.mp4"
+
+
+def film_uri(uri: str, row: Row) -> str:
+    """Return the URI of a video of the artifact at `uri`.
+
+    Raises:
+        UserError: the row names a file outside of the artifact, or a link leads out of it.
+    """
+    film = storage.join(uri, row["file"])
+    if storage.is_remote(uri):
+        return film
+    root, real = os.path.realpath(uri), os.path.realpath(film)
+    if row["file"].startswith("/") or os.path.commonpath((root, real)) != root:
+        raise UserError(f"{film}: leads out of {uri}; allowed are files below it")
+    return film
+
+
+def as_columns(row: Row) -> Row:
+    """Return a row as the table holds it: `settings` as JSON."""
+    return {
+        **row,
+        "models": list((row.get("models") or {}).items()),
+        "settings": json.dumps(row.get("settings") or {}, ensure_ascii=False),
+    }
+
+
+def from_columns(row: Row) -> Row:
+    """Return a row of the table as what it says: `models` as a dict, `settings` as a tree."""
+    return {
+        **row,
+        "models": dict(row["models"] or ()),
+        "settings": json.loads(row["settings"] or "{}"),
+    }
+
+
+def _table(uri: str) -> str:
+    return storage.join(uri, "videos.parquet")
+
+
+def _check_version(uri: str, table: pq.ParquetFile) -> None:
+    version = (table.schema_arrow.metadata or {}).get(b"longtake.version", b"none").decode()
     if version != VERSION:
-        raise UserError(f"{file}: version {version}; readable is {VERSION}")
-    return table.to_pylist()
-
-
-def write(uri: str, rows: list[Row]) -> None:
-    """Write the table of the artifact at `uri`; keys that are no column are left out."""
-    with storage.open_output(storage.join(uri, "videos.parquet")) as file:
-        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), file)
-
-
-def record(uri: str, video_id: str) -> str:
-    """Return the URI of the record, written last, that says that a video is whole."""
-    return storage.join(uri, "videos", f"{video_id}.json")
+        raise UserError(
+            f"{_table(uri)}: version {version}; readable is {VERSION}: generate the videos anew"
+        )

@@ -51,7 +51,7 @@ class SweepConfig(JobConfig):
     """Keys of the job that differ from the base's in all trials, such as {stages.images.steps: 30};
     input, output, seed and resources are the sweep's."""
     space: dict[str, Parameter] = Field(default={})
-    """Key of the job to the values that it may take, such as {"sampling.top_k": {grid: [1, 50]}}.
+    """Key of the job to the values that it may take, such as {"videos_per_prompt": {grid: [1, 2]}}.
     Stages go by their names: `stages.long_clips.steps`."""
     arms: dict[ArmName, dict[str, Any]] = Field(default={})
     """Instead of a space, variants by name, each with the keys of the job that differ in it."""

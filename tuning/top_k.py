@@ -11,13 +11,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import ray
-
 from infra.artifact import Output
 from infra.job import Job, execute, main
 from ray_jobs import generate
-from ray_jobs.evaluate import VIDEO_FIGURES, figures_of
-from ray_jobs.generate import Models
+from ray_jobs.evaluate import figures_of
+from ray_jobs.evaluation.measures_table import FIGURES
 from tuning import sweep
 from tuning.config import SweepConfig
 from tuning.space import Point
@@ -38,11 +36,7 @@ def _trials(config: TopKConfig) -> Trials:
 
     @contextmanager
     def begin() -> Iterator[RunTrial]:
-        each = config.resources
-        models = ray.remote(num_cpus=each.cpus_per_worker, num_gpus=each.gpus_per_worker)(Models)
-        actors: list[Any] = [
-            models.remote(base, *generate.sources(base)) for _ in range(each.workers)
-        ]
+        actors = generate.start_actors(base.model_copy(update={"resources": config.resources}))
 
         def make(point: Point, uri: str) -> dict[str, float]:
             job = replace(generate.JOB, run=lambda c, output: generate.run(c, output, actors))
@@ -53,12 +47,13 @@ def _trials(config: TopKConfig) -> Trials:
         try:
             yield make
         finally:
-            for actor in actors:  # Ray Tune's own reference lasts as long as the session
-                ray.kill(actor)
+            actors.close()  # Ray Tune's own reference lasts as long as the session
 
     varied = [*config.space, *(key for arm in config.arms.values() for key in arm)]
-    joined = base.extension.joins or any(key.startswith("extension.") for key in varied)
-    figures = [name for name in VIDEO_FIGURES if joined or name != "join_colour_drift"]
+    joined = base.system.extension.joins or any(
+        key.startswith("system.extension.") for key in varied
+    )
+    figures = [name for name in FIGURES if joined or name != "join_colour_drift"]
     return Trials(generate.JOB, begin, tuple(figures), shared=True)
 
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import jinja2
 
-from ray_jobs.reporting import generated, sections
+from ray_jobs.reporting import compared, generated, sections
 from ray_jobs.reporting.headline import Figure
-from ray_jobs.reporting.inputs import Artifact
+from ray_jobs.reporting.inputs import Inputs
 
 TEMPLATE = "template.html.j2"
 PACKAGES = ("ray", "torch", "deepspeed", "pyarrow", "decord", "av", "scenedetect-headless")
@@ -26,14 +26,12 @@ DASH = "–"
 
 
 def build(
-    artifacts: Mapping[str, Artifact],
+    inputs: Inputs,
     videos: Sequence[Mapping[str, Any]],
-    strips: Mapping[str, Sequence[bytes]],
     figures: Sequence[Figure],
     *,
     title: str,
     credits: Sequence[str],
-    not_measured: Sequence[str],
     thumbnails_per_group: int,
     max_video_mib: float,
     max_page_mib: float,
@@ -41,27 +39,23 @@ def build(
     """The report as HTML.
 
     Args:
-        artifacts: The artifacts by kind, in the pipeline's order; a section appears only when
-            its artifact is among them.
-        videos: Measurements of the generated videos (the records of metrics.json).
-        strips: video_id -> JPEG frames for the film strip.
+        inputs: The artifacts; a section appears only when its artifact is among them.
+        videos: Rows of measures.parquet of the generated videos, each with `uri`.
         figures: The headline figures.
         title: Heading of the page.
         credits: Lines of credit for the films used.
-        not_measured: Metrics of the field that this report does not give.
         thumbnails_per_group: Most clips shown of the kept and of each reason of rejection.
         max_video_mib: Largest video put into the page.
         max_page_mib: Most bytes of video put into the page altogether.
     """
+    artifacts = inputs.by_kind
     parts: dict[str, Any] = {}
-    if "videos" in artifacts:
+    if videos:
         parts["generated"] = generated.section(
-            artifacts["videos"],
-            videos,
-            strips,
-            max_video_mib=max_video_mib,
-            max_page_mib=max_page_mib,
+            videos, max_video_mib=max_video_mib, max_page_mib=max_page_mib
         )
+    if len(inputs.measures) > 1:
+        parts["compared"] = compared.section(inputs.measures)
     if "clips" in artifacts:
         parts["data"] = sections.data(artifacts["clips"], per_group=thumbnails_per_group)
     if "tokenizer" in artifacts:
@@ -78,24 +72,25 @@ def build(
     environment.filters |= {"number": number, "clock": clock, "mib": mib, "words": words}
     return environment.get_template(TEMPLATE).render(
         title=title,
-        outcome=outcome(artifacts, videos, figures),
+        outcome=outcome(inputs, videos, figures),
         figures=[asdict(figure) for figure in figures],
         parts=parts,
-        timings=sections.timings(artifacts),
-        provenance=sections.provenance(artifacts),
+        timings=sections.timings(inputs.all),
+        provenance=sections.provenance(inputs.all),
         machine=machine(),
         credits=credits,
-        not_measured=not_measured,
+        not_measured=_not_measured(inputs),
     )
 
 
 def outcome(
-    artifacts: Mapping[str, Artifact],
+    inputs: Inputs,
     videos: Sequence[Mapping[str, Any]],
     figures: Sequence[Figure],
 ) -> str:
     """What came of the run, in one sentence made of what is known."""
     said = []
+    artifacts = inputs.by_kind
     if "clips" in artifacts:
         summary = artifacts["clips"].summary
         said.append(
@@ -124,7 +119,7 @@ def outcome(
             else f"the one measured figure {'reaches' if met else 'misses'} its target"
         )
     if not said:
-        return "Finished artifacts: " + ", ".join(artifacts) + "."
+        return f"Finished artifacts: {', '.join(each.info.kind for each in inputs.all)}."
     sentence = "; ".join(said)
     return sentence[0].upper() + sentence[1:] + "."
 
@@ -178,6 +173,12 @@ def mib(size_bytes: float | None) -> str:
 def words(name: str) -> str:
     """A key as words: underscores become spaces."""
     return name.replace("_", " ")
+
+
+def _not_measured(inputs: Inputs) -> list[str]:
+    """Metrics of the field that no measures of generated videos have."""
+    lacking = [set(measures.metrics()["not_measured"]) for measures in inputs.of_generated]
+    return sorted(set.intersection(*lacking)) if lacking else []
 
 
 def _count(count: int, noun: str) -> str:

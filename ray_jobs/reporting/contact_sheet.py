@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from data_prep.selection import SCORES
+from data_prep.thumbnails import evenly
 from infra import storage
 
 KEPT = "kept"
@@ -65,13 +66,6 @@ def read(uri: str, *, per_group: int, max_quarantined: int = 200) -> ClipTable:
     }
     _pick(files, sizes, table, per_group)
     return table
-
-
-def evenly(count: int, at_most: int) -> list[int]:
-    """Positions of at most `at_most` of `count` things, evenly spaced, first and last included."""
-    if count <= at_most:
-        return list(range(count))
-    return sorted({round(p) for p in np.linspace(0, count - 1, at_most)})
 
 
 def _count(

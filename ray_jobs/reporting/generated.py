@@ -9,7 +9,6 @@ from typing import Any
 from infra import storage
 from ray_jobs.reporting import charts
 from ray_jobs.reporting.charts import Line
-from ray_jobs.reporting.inputs import Artifact
 
 MIB = 1 << 20
 PIXELATED_BELOW_PX = 160
@@ -26,7 +25,7 @@ def panels(video: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The charts of one video's windows, as arguments of `charts.line_chart`.
 
     Args:
-        video: A record of metrics.json; see `ray_jobs.evaluate.measure`.
+        video: A row of measures.parquet; see `ray_jobs.evaluation.measure`.
     """
     windows = video["windows"]
     x = [(window["start_s"] + window["end_s"]) / 2 for window in windows]
@@ -52,36 +51,29 @@ def panels(video: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def section(
-    artifact: Artifact,
-    videos: Sequence[Mapping[str, Any]],
-    strips: Mapping[str, Sequence[bytes]],
-    *,
-    max_video_mib: float,
-    max_page_mib: float,
+    videos: Sequence[Mapping[str, Any]], *, max_video_mib: float, max_page_mib: float
 ) -> dict[str, Any]:
     """What the template shows of the generated videos.
 
     Args:
-        artifact: The "videos" artifact.
-        videos: The records of metrics.json.
-        strips: video_id -> JPEG frames, evenly spaced over the video.
+        videos: Rows of measures.parquet, each with `uri`, where its file is.
         max_video_mib: Largest file put into the page; a larger one becomes a link.
         max_page_mib: Most bytes of video put into the page altogether.
     """
     left = max_page_mib * MIB
     shown = []
     for video in videos:
-        uri = storage.join(artifact.uri, video["file"])
-        size = storage.size_bytes(uri)
-        fits = size <= max_video_mib * MIB and size <= left
-        left -= size if fits else 0
-        strip = [charts.data_uri(jpeg, "image/jpeg") for jpeg in strips.get(video["video_id"], ())]
+        uri = video["uri"]
+        size = storage.size_bytes(uri) if storage.exists(uri) else None
+        fits = size is not None and size <= max_video_mib * MIB and size <= left
+        left -= size if size is not None and fits else 0
+        strip = [charts.data_uri(jpeg, "image/jpeg") for jpeg in video["strip"]]
         shown.append(
             {
                 **video,
                 **_size(video),
-                "uri": uri,
-                "size_mib": size / MIB,
+                "settings": flat(video["settings"]),
+                "size_mib": None if size is None else size / MIB,
                 "source": charts.data_uri(storage.read_bytes(uri), "video/mp4") if fits else None,
                 "strip": strip,
                 "seconds_long": video["frames"] / video["fps"],
@@ -93,6 +85,18 @@ def section(
             }
         )
     return {"videos": shown, "max_video_mib": max_video_mib}
+
+
+def flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Return the values of nested settings under their dotted keys; null ones are left out."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = f"{above}{key}"
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{name}.")
+        elif value is not None:
+            found[name] = value
+    return found
 
 
 def _segments(video: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ no number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -44,23 +44,21 @@ class Figure:
     """The verdict in words, with the margin."""
 
 
-def figures(artifacts: Mapping[str, Artifact], videos: Sequence[Mapping[str, Any]]) -> list[Figure]:
+def figures(artifacts: Mapping[str, Artifact], motion: float | None) -> list[Figure]:
     """The headline figures of a run.
 
     Args:
         artifacts: The artifacts by kind.
-        videos: The measurements of the generated videos, see `ray_jobs.evaluate.measure`; the
-            stillest of them counts.
+        motion: Of the stillest generated video; None when none was measured.
     """
     tokenizer = _validation(artifacts, "tokenizer")
     autoregressive = _validation(artifacts, "autoregressive")
-    motions = [video["motion"] for video in videos if video.get("motion") is not None]
     return [
         _reconstruction(tokenizer.get("psnr_db"), tokenizer.get("psnr_constant_colour_db")),
         _late_frames(tokenizer.get("psnr_late_frames_db"), tokenizer.get("psnr_early_frames_db")),
         _codebook(tokenizer.get("codebook_used"), tokenizer.get("codebook_size")),
         _loss(autoregressive.get("loss_nats"), autoregressive.get("unigram_entropy_nats")),
-        _motion(min(motions) if motions else None),
+        _motion(motion),
     ]
 
 

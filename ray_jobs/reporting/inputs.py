@@ -12,6 +12,9 @@ from infra.artifact import ArtifactInfo
 from infra.errors import UserError
 
 KINDS = ("clips", "frames", "tokenizer", "tokens", "autoregressive", "videos")
+"""The kinds of which a report takes one artifact each, in the pipeline's order."""
+MEASURES = "measures"
+"""The kind of which it takes any number, to compare them."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,10 @@ class Artifact:
     config_text: str
     """`config.yaml` as written; empty when there is none."""
 
+    def metrics(self) -> dict[str, Any]:
+        """What metrics.json of an artifact of kind `measures` says."""
+        return storage.read_json(storage.join(self.uri, "metrics.json"))
+
     def records(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl in order of step; empty when there is none."""
         uri = storage.join(self.uri, "metrics.jsonl")
@@ -33,30 +40,64 @@ class Artifact:
         return sorted(lines, key=lambda line: line["step"])
 
 
-def read_all(uris: Sequence[str]) -> dict[str, Artifact]:
-    """Read finished artifacts, one of each kind, into a dictionary in the pipeline's order.
+@dataclass(frozen=True)
+class Inputs:
+    """The artifacts of a report."""
+
+    by_kind: dict[str, Artifact]
+    """At most one of each of `KINDS`, in that order."""
+    measures: tuple[Artifact, ...] = ()
+    """In the order they were given."""
+
+    @property
+    def all(self) -> list[Artifact]:
+        """Every artifact."""
+        return [*self.by_kind.values(), *self.measures]
+
+    @property
+    def of_generated(self) -> tuple[Artifact, ...]:
+        """The measures of generated videos: of the `videos` artifact where there is one.
+
+        Without one: those whose sources are artifacts of kind `videos`, all of them.
+        """
+        made = self.by_kind.get("videos")
+
+        def is_of_generated(measures: Artifact) -> bool:
+            found = measures.metrics()["sources"]
+            if made is not None:
+                return made.info.fingerprint in [source["fingerprint"] for source in found]
+            return all(source["kind"] == "videos" for source in found)
+
+        return tuple(filter(is_of_generated, self.measures))
+
+
+def read_all(uris: Sequence[str]) -> Inputs:
+    """Read finished artifacts.
 
     Raises:
         UserError: An artifact is missing, unfinished or of a kind that no job makes; two are of
-            one kind; or a clip table's accounting does not add up.
+            one kind that a report takes once; or a clip table's accounting does not add up.
     """
     found: dict[str, Artifact] = {}
+    measures: list[Artifact] = []
     for uri in uris:
-        info = artifact.read(uri, KINDS)
+        info = artifact.read(uri, (*KINDS, MEASURES))
+        config_uri = storage.join(uri, "config.yaml")
+        config_text = storage.read_text(config_uri) if storage.exists(config_uri) else ""
+        summary = storage.read_json(storage.join(uri, "summary.json"))
+        read = Artifact(uri, info, summary, config_text)
+        if info.kind == MEASURES:
+            measures.append(read)
+            continue
         if info.kind in found:
             raise UserError(
                 f"input: {uri} and {found[info.kind].uri} are both of kind {info.kind!r}; "
-                "a report takes one artifact of each kind"
+                f"a report takes one artifact of each kind, and any number of kind {MEASURES!r}"
             )
-        summary_uri, config_uri = (
-            storage.join(uri, "summary.json"),
-            storage.join(uri, "config.yaml"),
-        )
-        config_text = storage.read_text(config_uri) if storage.exists(config_uri) else ""
-        found[info.kind] = Artifact(uri, info, storage.read_json(summary_uri), config_text)
+        found[info.kind] = read
     if "clips" in found:
         check_accounting(found["clips"])
-    return {kind: found[kind] for kind in KINDS if kind in found}
+    return Inputs({kind: found[kind] for kind in KINDS if kind in found}, tuple(measures))
 
 
 def check_accounting(clips: Artifact) -> None:

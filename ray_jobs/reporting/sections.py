@@ -121,30 +121,41 @@ def autoregressive(artifact: Artifact) -> dict[str, Any]:
     }
 
 
-def timings(artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+def timings(artifacts: Sequence[Artifact]) -> dict[str, Any]:
     """Seconds of each stage as a table and a chart."""
-    seconds = {kind: artifact.info.seconds for kind, artifact in artifacts.items()}
-    sizes = {kind: artifact.info.size_bytes for kind, artifact in artifacts.items()}
+    names = _names(artifacts)
+    seconds = {name: artifact.info.seconds for name, artifact in names.items()}
     return {
-        "rows": [(kind, seconds[kind], sizes[kind]) for kind in artifacts],
+        "rows": [
+            (name, seconds[name], artifact.info.size_bytes) for name, artifact in names.items()
+        ],
         "total": sum(seconds.values()),
         "chart": charts.bars(seconds, title="Wall-clock time by stage", x_label="seconds"),
     }
 
 
-def provenance(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
+def provenance(artifacts: Sequence[Artifact]) -> list[dict[str, Any]]:
     """Kind, place, fingerprint and resolved config of every artifact."""
     return [
         {
-            "kind": kind,
+            "kind": artifact.info.kind,
             "uri": artifact.uri,
             "fingerprint": artifact.info.fingerprint,
             "schema_version": artifact.info.schema_version,
             "counts": artifact.info.counts,
             "config": artifact.config_text,
         }
-        for kind, artifact in artifacts.items()
+        for artifact in artifacts
     ]
+
+
+def _names(artifacts: Sequence[Artifact]) -> dict[str, Artifact]:
+    """Name each artifact by its kind, and by its folder too where there are several of a kind."""
+    kinds = [artifact.info.kind for artifact in artifacts]
+    return {
+        kind if kinds.count(kind) == 1 else f"{kind} ({artifact.uri})": artifact
+        for kind, artifact in zip(kinds, artifacts, strict=True)
+    }
 
 
 def _check_table(clips: Artifact, table: ClipTable) -> None:

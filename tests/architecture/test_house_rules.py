@@ -17,12 +17,9 @@ SYSTEM = re.compile(r"loong|arlon|pa_?-?vdm", re.IGNORECASE)
 OWN_FOLDER = re.compile(r"(^|/)(loong|arlon|pavdm|pa_vdm)(/|\.py$)")
 NAMES_A_SYSTEM = {
     "models/exports.py": "the list of the kinds of models",
-    "ray_jobs/generate.py": "the union of systems",
-    "ray_jobs/generation/config.py": "the union of systems",
-    "ray_jobs/generation/__init__.py": "the union of systems",
+    "ray_jobs/generation/kinds.py": "the union of systems",
     "ray_jobs/tasks/autoregressive.py": "trains Loong's decoder",
     "ray_jobs/train_autoregressive.py": "trains Loong's decoder",
-    "ray_jobs/prompts.py": "windows of Loong's extension",
     "tuning/loss_weight.py": "sweeps a loss of Loong's",
 }
 """Where code outside a system's own folders may name it, and why. Docstrings may everywhere."""

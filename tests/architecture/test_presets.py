@@ -114,8 +114,9 @@ def test_the_report_is_of_enlarged_videos_where_there_are_any(preset: str, size_
         steps = {step.name: step.config for step in loong.steps(loaded)}
         assert ("upscale" in steps) == on
         assert "/out/autoregressive" in steps["report"].input
-        assert ("/out/upscale" in steps["report"].input) == on
-        assert ("/out/generate" in steps["report"].input) == (not on)
+        shown = "/out/upscale" if on else "/out/generate"
+        assert steps["measures"].input == (shown,)
+        assert steps["report"].input[-2:] == (shown, "/out/measures")
         if on:
             enlarged = steps["upscale"]
             assert isinstance(enlarged, UpscaleConfig)

@@ -26,13 +26,14 @@ SIGNS = {
     "autoregressive": "autoregressive/checkpoints/*/train_state.json",
     "generate": "generate/unfinished.json",
     "upscale": "upscale/unfinished.json",
+    "measures": "measures/unfinished.json",
     "report": "report/unfinished.json",
 }
 # What must be the same to the byte: everything but logs, times and the report that shows them.
 SAME = (
     "frames/frames/*.parquet", "tokenizer/model.safetensors", "tokens/tokens/*.parquet",
-    "autoregressive/model.safetensors", "generate/videos/*.mp4",
-    "upscale/videos/*.mp4",
+    "autoregressive/model.safetensors", "generate/videos/*/*.mp4",
+    "upscale/videos/*/*.mp4",
 )  # fmt: skip
 MEASURED = ["cpu_seconds", "peak_rss_bytes"]
 

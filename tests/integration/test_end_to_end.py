@@ -8,6 +8,7 @@ from infra import artifact, config, storage
 from infra.job import execute
 from pipelines import loong, recipe
 from pipelines.recipe import PRESETS
+from ray_jobs.evaluation import measures_table
 from tuning import loss_weight, top_k
 
 SMALL = Path(__file__).parents[1] / "small.yaml"
@@ -46,8 +47,9 @@ def test_film_in_long_video_and_report_out(finished: str):
     assert summaries["autoregressive"]["validation"]["unigram_entropy_nats"] > 0
     assert summaries["generate"]["joins_per_video"] == 3
     assert summaries["upscale"]["failed"] == []
-    (shown,) = storage.read_json(storage.join(finished, "report", "metrics.json"))["videos"]
-    assert (shown["width_px"], shown["frames"]) == (64, 21)  # the report is of what was enlarged
+    (shown,) = measures_table.read(storage.join(finished, "measures"))
+    assert (shown["width_px"], shown["frames"]) == (64, 21)  # measured is what was enlarged
+    assert shown["problem"] is None
     page = storage.read_text(storage.join(finished, "report.html"))
     assert "<video" in page
     assert page.count("http://") + page.count("https://") == page.count("http://www.w3.org")
@@ -59,7 +61,7 @@ def test_film_in_long_video_and_report_out(finished: str):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_ablations_of_a_finished_run_are_sweeps_over_it(finished: str, tmp_path: Path):
-    weight, k = "stages.long_clips.early_frame_weight", "sampling.top_k"
+    weight, k = "stages.long_clips.early_frame_weight", "system.sampling.top_k"
     shared = {"seeds": [0, 1], "resources": {"workers": 2, "cpus_per_worker": 0.5}}
     trained = {
         **shared,

@@ -3,14 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from data_prep.decode import decode
-from infra import config, storage
+from infra import artifact, config, storage
+from infra.config import Resources
 from infra.errors import UserError
-from ray_jobs import video_table
-from ray_jobs.generate import GenerateConfig, Generator, _groups, _missing, _videos, plan
+from infra.job import execute
+from ray_jobs import units, video_table
+from ray_jobs.generate import JOB, GenerateConfig, plan, requests_of, work_of
+from ray_jobs.generation.stages import StageActor
 from tests.ray_jobs import untrained
 
 EXTENSION = {"total_frames": 9 + 4 + 4 + 2, "window_frames": 9, "reencode_frames": 5}
@@ -23,13 +27,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def _settings(models: list[str], output: Path | str = "/unused", **keys: Any) -> GenerateConfig:
+    system = {"kind": "loong", "extension": EXTENSION, "sampling": {"top_k": 8}}
     tree = {
         "input": models,
         "output": str(output),
-        "extension": EXTENSION,
-        "sampling": {"top_k": 8},
         "prompts": ["a cat"],
         **keys,
+        "system": {**system, **keys.get("system", {})},
     }
     return config.build(GenerateConfig, tree)
 
@@ -38,9 +42,19 @@ def _over_time(*cues: tuple[str, float]) -> dict[str, Any]:
     return {"over_time": [{"text": text, "from_s": from_s} for text, from_s in cues]}
 
 
-def _made(settings: GenerateConfig, models: list[str], output: Path, number: int = 0) -> Any:
-    Generator(settings, *models, str(output))({"group": number})
-    return storage.read_json(video_table.record(str(output), _videos(settings)[number]["video_id"]))
+def _make(settings: GenerateConfig, *groups: int) -> list[dict[str, Any]]:
+    """Make groups as an actor does; return the rows of their records."""
+    system = settings.system.open(settings.input)
+    work = work_of(settings, system, settings.output)
+    (stage,) = system.stages()
+    actor = StageActor(stage, Resources())
+    for group in groups or range(work.requests.groups):
+        actor.finish(work, group)
+    return [
+        row
+        for group in groups or range(work.requests.groups)
+        for row in storage.read_json(work.parts.uri(group))
+    ]
 
 
 def test_the_record_says_how_the_video_was_made(models: list[str], tmp_path: Path):
@@ -49,76 +63,90 @@ def test_the_record_says_how_the_video_was_made(models: list[str], tmp_path: Pat
         models,
         tmp_path,
         prompts=prompts,
-        extension={**EXTENSION, "strategy": "naive", "match_colour": True},
-        sampling={"top_k": 8, "guidance_scale": 2.0},
+        system={
+            "extension": {**EXTENSION, "strategy": "naive", "match_colour": True},
+            "sampling": {"top_k": 8, "guidance_scale": 2.0},
+        },
     )
-    record = _made(settings, models, tmp_path, number=1)
+    (record,) = _make(settings, 1)
     assert record["prompt"] == "a cat / a cat asleep"
     assert record["prompts"] == prompts[1]["over_time"]
     assert record["joins"] == [9, 13, 17]
     assert len(record["join_colour_drift"]) == 3
     assert all(0 <= drift <= 442 for drift in record["join_colour_drift"])
-    assert record["strategy"] == "naive"
-    assert record["match_colour"] is True
-    assert record["guidance_scale"] == 2.0
-    table = pa.Table.from_pylist([record], video_table.SCHEMA)
-    assert table.to_pylist()[0] == record  # the table has all of it
+    assert record["settings"] == config.as_tree(settings.system)
+    assert record["settings"]["sampling"]["guidance_scale"] == 2.0
+    assert record["models"] == {
+        artifact.read(uri).kind: artifact.read(uri).fingerprint for uri in models
+    }
+    table = pa.Table.from_pylist([video_table.as_columns(record)], video_table.SCHEMA)
+    assert video_table.from_columns(table.to_pylist()[0]) == record  # the table has all of it
     frames = sum(len(c.frames_THWC) for c in decode(tmp_path / record["file"], long_side_px=24))
     assert frames == 19
 
 
 def test_one_text_is_that_text_all_along(models: list[str], tmp_path: Path):
-    record = _made(_settings(models, tmp_path / "a"), models, tmp_path / "a")
-    assert record["prompt"] == "a cat"
-    assert record["prompts"] == [{"text": "a cat", "from_s": 0.0}]
+    films = []
     same = _over_time(("a cat", 0), ("a cat", 1.0))
     other = _over_time(("a cat", 0), ("seven grey boats", 1.0))
-    films = [storage.read_bytes(str(tmp_path / "a" / record["file"]))]
-    for name, prompt in (("same", same), ("other", other)):
-        settings = _settings(models, tmp_path / name, prompts=[prompt])
-        made = _made(settings, models, tmp_path / name)
-        films.append(storage.read_bytes(str(tmp_path / name / made["file"])))
+    for name, prompt in (("one", "a cat"), ("same", same), ("other", other)):
+        (made,) = _make(_settings(models, tmp_path / name, prompts=[prompt]))
+        films.append((tmp_path / name / made["file"]).read_bytes())
+        if name == "one":
+            assert made["prompts"] == [{"text": "a cat", "from_s": 0.0}]
     assert films[0] == films[1] != films[2]
 
 
 def test_videos_made_side_by_side_are_those_made_alone(models: list[str], tmp_path: Path):
-    prompts = ["a cat", _over_time(("a much longer text on a dog", 0), ("a dog asleep", 1.5))]
-    alone = _settings(models, tmp_path / "alone", prompts=prompts, videos_per_prompt=2)
-    side = alone.model_copy(update={"videos_at_once": 3})
-    assert [len(rows) for rows in _groups(side)] == [3, 1]
-    for settings, output in ((alone, tmp_path / "alone"), (side, tmp_path / "side")):
-        generator = Generator(settings, *models, str(output))
-        for number in range(len(_groups(settings))):
-            generator({"group": number})
-    for row in _videos(alone):
-        said = [
-            storage.read_json(video_table.record(str(tmp_path / name), row["video_id"]))
-            for name in ("alone", "side")
-        ]
-        films = [tmp_path / name / said[0]["file"] for name in ("alone", "side")]
-        assert films[0].read_bytes() == films[1].read_bytes()
-        assert said[0] | {"seconds": 0} == said[1] | {"seconds": 0}
+    keys = {
+        "prompts": ["a cat", _over_time(("a much longer text on a dog", 0), ("a dog asleep", 1.5))],
+        "videos_per_prompt": 2,
+    }
+    alone = _settings(models, tmp_path / "alone", **keys)
+    side = _settings(models, tmp_path / "side", **keys, system={"videos_at_once": 3})
+    requests = requests_of(side)
+    assert [len(requests.group(number)) for number in range(requests.groups)] == [3, 1]
+    for one, other in zip(_make(alone), _make(side), strict=True):
+        films = [Path(s.output, one["file"]).read_bytes() for s in (alone, side)]
+        assert films[0] == films[1]
+        varies = {"seconds": 0, "settings": {}}
+        assert one | varies == other | varies
 
 
-def test_a_group_that_lacks_a_video_is_made_whole(models: list[str], tmp_path: Path):
-    settings = _settings(models, tmp_path, videos_per_prompt=5, videos_at_once=2)
-    assert _missing(settings, str(tmp_path)) == [0, 1, 2]
-    for row in _videos(settings)[:3]:
-        storage.write_json(video_table.record(str(tmp_path), row["video_id"]), {})
-    assert _missing(settings, str(tmp_path)) == [1, 2]
+@pytest.mark.ray
+def test_a_run_makes_the_groups_that_have_no_record(ray_session, models: list[str], tmp_path: Path):
+    keys = {"videos_per_prompt": 3, "resources": {"workers": 2}}
+    straight = _settings(models, tmp_path / "straight", **keys, system={"videos_at_once": 2})
+    summary = execute(JOB, straight)
+    assert (summary["videos"], summary["frames"]) == (3, 57)
+    resumed = straight.model_copy(update={"output": str(tmp_path / "resumed")})
+    artifact.begin("videos", resumed)
+    _make(resumed, 1)  # what a killed run had finished
+    work = work_of(resumed, resumed.system.open(resumed.input), resumed.output)
+    assert units.done(work.parts).tolist() == [False, True]
+    record = Path(work.parts.uri(1))
+    written_at = record.stat().st_mtime_ns
+    execute(JOB, resumed)
+    assert record.stat().st_mtime_ns == written_at
+    for one, other in zip(*(video_table.read(s.output) for s in (straight, resumed)), strict=True):
+        assert one | {"seconds": 0} == other | {"seconds": 0}
+        films = [Path(s.output, one["file"]).read_bytes() for s in (straight, resumed)]
+        assert films[0] == films[1]
 
 
 def test_the_plan_names_the_windows_of_each_prompt(models: list[str]):
     prompt = _over_time(("a cat", 0), ("a cat asleep", 1.5))
     lines = plan(_settings(models, prompts=["a dog", prompt]))
-    assert lines[2:] == [
+    assert lines == [
+        "2 videos of 19 frames, 24x16 at 8 fps",
+        "stage windows: 1 actors of 1 CPUs, 0 GPUs",
+        "3 joins: windows of 9 frames, the last 5 re-encoded",
         "prompt: a dog",
         "prompt 1 from 0 s, windows 0 to 1: a cat",
         "prompt 1 from 1.5 s, windows 2 to 3: a cat asleep",
     ]
-    assert "re-encoded" in lines[1]
-    naive = plan(_settings(models, extension={**EXTENSION, "strategy": "naive"}))
-    assert "kept as their tokens" in naive[1]
+    naive = plan(_settings(models, system={"extension": {**EXTENSION, "strategy": "naive"}}))
+    assert "kept as their tokens" in naive[2]
 
 
 @pytest.mark.parametrize(
@@ -128,11 +156,46 @@ def test_the_plan_names_the_windows_of_each_prompt(models: list[str]):
         ([("a", 0), ("b", 2.0), ("c", 1.0)], "ascend"),
         ([("a", 0), ("b", 1.0), ("c", 1.0)], "ascend"),
         ([("a", -1.0)], "greater than or equal to 0"),
+        ([("a", 0), ("b", np.inf)], "from_s: inf is not allowed: .*finite"),
         ([], "at least 1 item"),
         ([("a", 0), ("b", 1.2), ("c", 1.5)], r"over_time.1.from_s: 1.2: no window begins"),
         ([("a", 0), ("b", 9.0)], r"windows begin at 0, 1.125, 1.625, 2.125 s"),
     ],
 )
 def test_refuses_prompts_over_time(models: list[str], cues: list[tuple[str, float]], words: str):
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=words) as caught:
         plan(_settings(models, prompts=[_over_time(*cues)]))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"system": {"sampling": {"top_k": 17}}}, r"system.sampling.top_k: 17; the model has 16"),
+        (
+            {"system": {"extension": {"total_frames": 49, "window_frames": 49}}},
+            r"window_frames: 49; .* a sequence of 82 tokens, and the model holds 64",
+        ),
+        ({"system": {"kind": "none"}}, "system.kind: 'none' is not allowed"),
+        ({"stage_resources": {"paint": {}}}, "stage_resources.paint: no stage.* windows"),
+        ({"input": ["/a"]}, "expected kind: tokenizer or autoregressive"),
+    ],
+)
+def test_what_can_be_known_is_refused_before_ray(models: list[str], keys: Any, words: str):
+    with pytest.raises(UserError, match=words) as caught:
+        plan(_settings(models, **keys))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_longest_window_that_passes_the_plan_is_the_longest_that_can_be_made(
+    models: list[str], tmp_path: Path
+):
+    system = {"extension": {"total_frames": 37, "window_frames": 37}}  # 60 video tokens of 64
+    fits = _settings(models, tmp_path, system=system)
+    assert plan(fits)
+    assert _make(fits)[0]["frames"] == 37
+    longer = _settings(models, tmp_path / "b", system=system, prompts=["a cat asleep"])
+    with pytest.raises(UserError, match="a sequence of 65 tokens, and the model holds 64"):
+        plan(longer)
+    with pytest.raises(ValueError, match="a sequence of 65 tokens exceeds max_positions 64"):
+        _make(longer)

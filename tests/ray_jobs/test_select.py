@@ -310,7 +310,7 @@ def test_a_selection_is_a_clip_table_like_any_other(
         "histogram",
         lambda _, title, thresholds, **__: drawn.update({title: thresholds}) or "",
     )
-    table = read_all([str(tmp_path / "b")])["clips"]
+    table = read_all([str(tmp_path / "b")]).by_kind["clips"]
     assert sections.data(table, per_group=2)["kept"] == back["kept"]
     assert drawn["Motion"] == [0.9]
     settings = {"input": [str(tmp_path / "b")], "output": "/unused"}

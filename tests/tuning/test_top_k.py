@@ -10,7 +10,8 @@ import yaml
 from infra import artifact, config
 from infra.artifact import begin
 from infra.errors import UserError
-from ray_jobs.evaluate import VIDEO_FIGURES, figures_of
+from ray_jobs.evaluate import figures_of
+from ray_jobs.evaluation.measures_table import FIGURES
 from ray_jobs.generate import GenerateConfig
 from tests.ray_jobs import untrained
 from tuning import top_k
@@ -28,9 +29,9 @@ def settings(models: list[str], output: Path, **keys: object) -> TopKConfig:
         "output": str(output),
         "job": {
             "prompts": ["a cat", "a dog"],
-            "extension": {"total_frames": 21, "window_frames": 9, "reencode_frames": 5},
+            "system": {"extension": {"total_frames": 21, "window_frames": 9, "reencode_frames": 5}},
         },
-        "space": {"sampling.top_k": {"grid": [1, None]}},
+        "space": {"system.sampling.top_k": {"grid": [1, None]}},
         "trials_at_once": 2,
         **keys,
     }
@@ -43,16 +44,16 @@ def test_every_trial_is_an_artifact_and_the_best_is_a_job(ray_session, models, t
     top_k.plan(config_)
     summary = top_k.run(config_, begin("sweep", config_))
     rows = pq.read_table(tmp_path / "out" / "trials.parquet").to_pylist()
-    assert {row["parameter.sampling.top_k"] for row in rows} == {"1", "none"}
+    assert {row["parameter.system.sampling.top_k"] for row in rows} == {"1", "none"}
     for row in rows:
         uri = str(tmp_path / "out" / "trials" / row["trial"])
         assert artifact.read(uri, ("videos",)).counts["videos"] == 2 == row["steps"]
-        assert {name: row[f"figure.{name}"] for name in VIDEO_FIGURES} == figures_of(uri)
+        assert {name: row[f"figure.{name}"] for name in FIGURES} == figures_of(uri)
     least = min(rows, key=lambda row: row["objective"])
     assert summary["best"]["colour_drift"] == least["figure.colour_drift"]
     best = yaml.safe_load((tmp_path / "out" / "best.yaml").read_text())
-    drawn = config.build(GenerateConfig, {**best, "output": "/unused"}).sampling
-    assert drawn.top_k == summary["best"]["sampling.top_k"]
+    drawn = config.build(GenerateConfig, {**best, "output": "/unused"}).system.sampling
+    assert drawn.top_k == summary["best"]["system.sampling.top_k"]
     all_cpus = ray.remote(num_cpus=ray.cluster_resources()["CPU"])(lambda: None)
     ray.get(all_cpus.remote(), timeout=120)  # the sweep holds on to none
 
@@ -63,12 +64,21 @@ def test_what_cannot_be_is_refused_before_ray(models, tmp_path: Path):
         (
             {
                 "objective": "join_colour_drift",
-                "job": {"prompts": ["a cat"], "extension": {"total_frames": 9, "window_frames": 9}},
+                "job": {
+                    "prompts": ["a cat"],
+                    "system": {"extension": {"total_frames": 9, "window_frames": 9}},
+                },
             },
             "objective: join_colour_drift is reported by no trial",
         ),
-        ({"space": {"sampling.k": {"grid": [1]}}}, "sampling.k=1: sampling.k: unknown key"),
-        ({"space": {"sampling.top_k": {"grid": [0]}}}, r"sampling.top_k=0: .* is not allowed"),
+        (
+            {"space": {"system.sampling.k": {"grid": [1]}}},
+            "system.sampling.k=1: system.sampling.k: unknown key",
+        ),
+        (
+            {"space": {"system.sampling.top_k": {"grid": [0]}}},
+            r"system.sampling.top_k=0: .* is not allowed",
+        ),
         ({"job": {}}, "job: prompts: missing"),
     ):
         with pytest.raises(UserError, match=said) as caught:

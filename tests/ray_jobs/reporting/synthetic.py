@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ import yaml
 from data_prep import thumbnails
 from data_prep.encode import Mp4Writer
 from data_prep.schemas import CLIP_TABLE
-from infra import artifact
-from ray_jobs import video_table
+from infra import artifact, config
+from ray_jobs import evaluate, report, video_table
 from ray_jobs.training.pictures import png
 
 HOSTILE = '<script>alert("x")</script> & "ü".mp4'
@@ -37,7 +38,7 @@ def mark(folder: Path, kind: str, summary: dict[str, Any], seconds: float, confi
     marker = {
         "kind": kind,
         "schema_version": artifact.SCHEMA_VERSION,
-        "fingerprint": hashlib.sha256(str(folder.name).encode()).hexdigest()[:16],
+        "fingerprint": hashlib.sha256(str(folder).encode()).hexdigest()[:16],
         "counts": {k: v for k, v in summary.items() if isinstance(v, int)},
         "seconds": seconds,
         "files": len(sizes),
@@ -278,15 +279,31 @@ def videos(root: Path, still: bool = False, prompt: str = "a big rabbit in a mea
     return mark(folder, "videos", {"videos": 2}, 73.4, {"prompts": [prompt, HOSTILE]})
 
 
+def measures(root: Path, source: str, name: str = "measures") -> str:
+    """The measures of videos, made by the job's own worker without a cluster."""
+    settings = config.build(
+        evaluate.EvaluateConfig, {"input": [source], "output": str(root / name)}
+    )
+    output = artifact.begin("measures", settings)
+    parts, worker = evaluate.work_of(settings, output)
+    for part in range(parts.count):
+        worker.build(**worker.arguments)(part)
+    summary = evaluate.run(settings, output)  # nothing is left for a cluster
+    artifact.finish(output, "measures", summary, time.monotonic())
+    return output.uri
+
+
 def every(root: Path) -> list[str]:
     """One artifact of each kind."""
+    made = videos(root)
     return [
         clips(root),
         shards(root, "frames"),
         tokenizer(root),
         shards(root, "tokens"),
         autoregressive(root),
-        videos(root),
+        made,
+        measures(root, made),
     ]
 
 
@@ -349,11 +366,8 @@ def _video(
         "width": width,
         "joins": joins,
         "trained_frames": 65,
-        "top_k": 50,
-        "temperature": 1.0,
-        "reencode_frames": 5,
-        "tokenizer_fingerprint": "0" * 16,
-        "autoregressive_fingerprint": "1" * 16,
+        "models": {"tokenizer": "0" * 16, "autoregressive": "1" * 16},
+        "settings": {"kind": "toy", "sampling": {"top_k": 50, "temperature": 1.0}},
         "seconds": 20.0,
     }
 
@@ -372,22 +386,10 @@ def _log(folder: Path, records: Sequence[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    from infra import config
-    from ray_jobs import evaluate
-
     target = Path(sys.argv[1])
-    settings = config.build(
-        evaluate.EvaluateConfig,
-        {
-            "input": every(target),
-            "output": str(target / "report"),
-            "credits": ["Big Buck Bunny (c) Blender Foundation, CC-BY 3.0"],
-        },
-    )
-    out = artifact.begin("report", settings)
-    measured = evaluate.read_all(settings.input)["videos"]
-    results = [
-        evaluate.measure(f"{measured.uri}/{row['file']}", row, settings)
-        for row in video_table.read(measured.uri)
-    ]
-    evaluate.write(settings, out, evaluate.read_all(settings.input), results)
+    still = target / "still"
+    uris = [*every(target), measures(target, videos(still, still=True), "measures_of_still")]
+    credit = "Big Buck Bunny (c) Blender Foundation, CC-BY 3.0"
+    page = {"input": uris, "output": str(target / "report"), "credits": [credit]}
+    filled = config.build(report.ReportConfig, page)
+    report.run(filled, artifact.begin("report", filled))

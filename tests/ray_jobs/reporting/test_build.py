@@ -2,13 +2,13 @@ import re
 from itertools import combinations
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from infra import artifact, storage
 from infra.config import build
 from infra.errors import UserError
-from ray_jobs import evaluate, video_table
+from ray_jobs import report as job
+from ray_jobs.evaluation import measures_table
 from ray_jobs.reporting import charts
 from ray_jobs.reporting.inputs import read_all
 from tests.ray_jobs.reporting import synthetic
@@ -25,53 +25,38 @@ def undrawn(monkeypatch) -> None:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> dict[str, str]:
-    return dict(
-        zip(
-            ("clips", "frames", "tokenizer", "tokens", "autoregressive", "videos"),
-            synthetic.every(tmp_path_factory.mktemp("artifacts")),
-            strict=True,
-        )
-    )
+    names = ("clips", "frames", "tokenizer", "tokens", "autoregressive", "videos", "measures")
+    made = synthetic.every(tmp_path_factory.mktemp("artifacts"))
+    return dict(zip(names, made, strict=True))
 
 
-@pytest.fixture(scope="module")
-def measured(inputs) -> list[evaluate.Measured]:
-    settings = build(evaluate.EvaluateConfig, {"input": inputs["videos"], "output": "/unused"})
-    made = read_all(settings.input)["videos"]
-    return [
-        evaluate.measure(storage.join(made.uri, row["file"]), row, settings)
-        for row in video_table.read(made.uri)
-    ]
-
-
-def report(folder: Path, uris, measured=(), **settings) -> tuple[str, dict]:
+def report(folder: Path, uris, **settings) -> tuple[str, dict]:
     config = build(
-        evaluate.EvaluateConfig, {"input": list(uris), "output": str(folder / "out"), **settings}
+        job.ReportConfig, {"input": list(uris), "output": str(folder / "out"), **settings}
     )
     output = artifact.begin("report", config)
-    evaluate.write(config, output, read_all(config.input), measured)
-    return storage.read_text(output.path("report.html")), storage.read_json(
-        output.path("metrics.json")
-    )
+    job.run(config, output)
+    figures = storage.read_json(output.path("headline.json"))
+    return storage.read_text(output.path("report.html")), {
+        figure["name"]: figure for figure in figures
+    }
 
 
 @pytest.mark.parametrize(
     "kinds", [c for n in (1, 2, 3, 4) for c in combinations(SECTIONS, n)], ids="+".join
 )
-def test_a_section_for_each_artifact_and_no_other(tmp_path, inputs, measured, kinds, monkeypatch):
-    monkeypatch.setattr(
-        charts, "_render", lambda figure, **_: b""
-    )  # drawing takes most of the time
-    shown = measured if "videos" in kinds else []
-    page, metrics = report(tmp_path, [inputs[k] for k in reversed(kinds)], shown)
+@pytest.mark.usefixtures("undrawn")
+def test_a_section_for_each_artifact_and_no_other(tmp_path, inputs, kinds):
+    uris = [inputs[kind] for kind in reversed(kinds)]
+    page, figures = report(tmp_path, uris + [inputs["measures"]] * ("videos" in kinds))
     present = set(re.findall(r'<section id="(\w+)"', page))
     assert present == {ANCHORS[kind] for kind in kinds} | {"timings", "provenance"}
-    verdicts = {figure["name"]: figure["verdict"] for figure in metrics["headline"]}
+    verdicts = {name: figure["verdict"] for name, figure in figures.items()}
     assert (verdicts["reconstruction_psnr"] == "met") == ("tokenizer" in kinds)
     assert (verdicts["late_frames_psnr"] == "met") == ("tokenizer" in kinds)
     assert (verdicts["validation_loss"] == "met") == ("autoregressive" in kinds)
     assert (verdicts["motion"] == "met") == ("videos" in kinds)
-    for figure in metrics["headline"]:
+    for figure in figures.values():
         assert (figure["value"] is None) == (figure["verdict"] == "not measured")
 
 
@@ -82,10 +67,10 @@ def test_the_shards_alone_make_a_report(tmp_path, inputs):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, inputs, measured) -> str:
+def whole(tmp_path_factory, inputs) -> str:
     credit = "A film & its <makers>, CC-BY 3.0"
     folder = tmp_path_factory.mktemp("whole")
-    return report(folder, inputs.values(), measured, credits=[credit])[0]
+    return report(folder, inputs.values(), credits=[credit])[0]
 
 
 def test_the_page_needs_nothing_outside_itself(whole):
@@ -150,28 +135,44 @@ def test_what_is_missing_unfinished_or_given_twice_is_refused(tmp_path, inputs):
     with pytest.raises(UserError, match="both of kind 'clips'"):
         read_all([inputs["clips"], inputs["clips"]])
     with pytest.raises(UserError, match="input"):
-        build(evaluate.EvaluateConfig, {"input": [], "output": "/unused"})
+        build(job.ReportConfig, {"input": [], "output": "/unused"})
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_video_over_the_cap_becomes_a_link(tmp_path, inputs, measured):
-    page, _ = report(tmp_path, [inputs["videos"]], measured, max_video_mib=0.001)
+def test_a_video_over_the_cap_becomes_a_link(tmp_path, inputs):
+    page, _ = report(tmp_path, [inputs["videos"], inputs["measures"]], max_video_mib=0.001)
     assert "data:video/mp4" not in page
     assert f'href="{inputs["videos"]}/videos/0000.mp4"' in page
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_the_page_cap_counts_all_videos(tmp_path, inputs, measured):
+def test_the_page_cap_counts_all_videos(tmp_path, inputs):
     first = storage.size_bytes(storage.join(inputs["videos"], "videos/0000.mp4"))
-    page, _ = report(tmp_path, [inputs["videos"]], measured, max_page_mib=(first + 100) / 2**20)
+    page, _ = report(tmp_path, [inputs["measures"]], max_page_mib=(first + 100) / 2**20)
     assert page.count('src="data:video/mp4') == 1
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_fewer_videos_are_shown_than_measured(tmp_path, inputs, measured):
-    page, metrics = report(tmp_path, [inputs["videos"]], measured, max_videos=1)
+def test_fewer_videos_are_shown_than_measured(tmp_path, inputs):
+    page, _ = report(tmp_path, [inputs["measures"]], max_videos=1)
     assert page.count("<video") == 1
-    assert len(metrics["videos"]) == 2
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_videos_that_were_not_measured_are_shown_without_a_number(tmp_path, inputs):
+    page, figures = report(tmp_path, [inputs["videos"]])
+    assert page.count("<video") == 2
+    assert figures["motion"]["verdict"] == "not measured"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_video_that_is_gone_is_said_to_be(tmp_path):
+    made = synthetic.videos(tmp_path)
+    measures = synthetic.measures(tmp_path, made)
+    Path(made, "videos", "0000.mp4").unlink()
+    page, _ = report(tmp_path, [measures])
+    assert page.count("<video") == 1
+    assert "The video is not there any more" in page
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -179,41 +180,22 @@ def test_a_missed_target_is_said(tmp_path):
     folder = tmp_path / "in"
     poor = synthetic.tokenizer(folder, psnr_db=19.0, used=100, late_loss_db=1.1)
     uris = [poor, synthetic.autoregressive(folder, loss_nats=5.4)]
-    page, metrics = report(tmp_path, uris)
-    assert [f["verdict"] for f in metrics["headline"]] == [*["missed"] * 4, "not measured"]
+    page, figures = report(tmp_path, uris)
+    verdicts = [figure["verdict"] for figure in figures.values()]
+    assert verdicts == [*["missed"] * 4, "not measured"]
     assert "3.1 dB above, target 4 dB" in page
     assert "0.09 nats above it" in page
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_still_video_does_not_count_as_moving(tmp_path):
-    uri = synthetic.videos(tmp_path, still=True)
-    settings = build(evaluate.EvaluateConfig, {"input": uri, "output": "/unused"})
-    row = video_table.read(uri)[1]
-    record, strip = evaluate.measure(storage.join(uri, row["file"]), row, settings)
-    page, metrics = report(tmp_path, [uri], [(record, strip)])
-    assert metrics["headline"][-1]["verdict"] == "missed"
-    assert "as good as still" in page
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_a_video_that_cannot_be_read_is_named_and_has_no_number(tmp_path):
-    uri = synthetic.videos(tmp_path / "in")
-    Path(uri, "videos", "0000.mp4").write_text("no video")
-    settings = build(evaluate.EvaluateConfig, {"input": uri, "output": "/unused"})
-    row = video_table.read(uri)[0]
-    record, strip = evaluate.measure(storage.join(uri, row["file"]), row, settings)
-    assert record["motion"] is None
-    assert record["problem"]
-    page, metrics = report(tmp_path, [uri], [(record, strip)])
-    assert metrics["headline"][-1]["verdict"] == "not measured"
-    assert "not measured" in page
-
-
-def test_measurements_say_how_they_were_made(measured):
-    record, strip = measured[0]
-    assert record["conventions"]["measured_frames"] == record["frames"] == 146
-    assert record["conventions"]["all_frames"]
-    assert set(record["conventions"]["scales"]) == set(record["windows"][0]) - {"start_s", "end_s"}
-    assert np.isclose(record["windows"][-1]["end_s"], 146 / 12)
-    assert len(strip) == 10
+def test_several_measures_stand_side_by_side(tmp_path, inputs):
+    other = synthetic.videos(tmp_path / "held_out", still=True)
+    still = synthetic.measures(tmp_path, other, "still")
+    page, figures = report(tmp_path, [inputs["videos"], inputs["measures"], still])
+    assert 'id="compared"' in page
+    assert page.count("<video") == 2  # of the generated videos alone
+    (film,) = {row["motion"] < 0.1 for row in measures_table.read(still)}
+    assert film
+    assert figures["motion"]["verdict"] == "met"  # the still film is no generated video
+    _, both = report(tmp_path / "b", [inputs["measures"], still])
+    assert both["motion"]["verdict"] == "missed"  # without `videos`, both are

@@ -15,7 +15,7 @@ from tests.ray_jobs.reporting import synthetic
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> dict:
     uri = synthetic.clips(tmp_path_factory.mktemp("clips"))
-    return sections.data(read_all([uri])["clips"], per_group=1)
+    return sections.data(read_all([uri]).by_kind["clips"], per_group=1)
 
 
 def test_every_score_has_an_axis_and_every_limit_is_a_setting():
@@ -48,7 +48,7 @@ def test_a_table_without_the_newer_scores_is_drawn_without_them(tmp_path):
         for clip in (clip for row in rows for clip in row["clips"]):
             clip["scores"] = {name: clip["scores"][name] for name in first}
         pq.write_table(pa.Table.from_pylist(rows), file)
-    drawn = sections.data(read_all([uri])["clips"], per_group=1)["histograms"]
+    drawn = sections.data(read_all([uri]).by_kind["clips"], per_group=1)["histograms"]
     assert {d["title"] for d in drawn} == {
         each.score.title for each in SCORED if each.score.name in first
     }

@@ -1,0 +1,223 @@
+"""Loong as a generating system: one stage, window by window by token re-encoding (section 3.3).
+
+Its models are a finished `tokenizer` and a finished `autoregressive` artifact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+
+from infra import artifact, storage
+from infra.errors import UserError
+from infra.progress import Progress
+from models import exports
+from models.autoregressive.loong.config import ARConfig
+from models.autoregressive.loong.extension import Cue, Extension, cue_in_force, extend
+from models.autoregressive.loong.model import LongtakeLlama
+from models.autoregressive.loong.sequence import SPECIALS_PER_SEQUENCE
+from models.autoregressive.sampling import Sampling
+from models.text.pieces import TextTokenizer
+from models.tokenizer.config import TokenizerConfig
+from models.tokenizer.model import VideoTokenizer
+from ray_jobs.generation.requests import name_of
+from ray_jobs.generation.system import FilmFormat, Frames, Group, Stage, SystemConfig, VideoRequest
+from ray_jobs.prompts import Prompt, over_time, schedule
+
+
+class LoongConfig(SystemConfig):
+    """Settings of Loong."""
+
+    kind: Literal["loong"] = "loong"
+    extension: Extension
+    """How long the video is, and how one window leads to the next."""
+    sampling: Sampling = Sampling()
+
+    def open(self, inputs: Sequence[str]) -> Loong:
+        """Return the system with its models; see :class:`SystemConfig`."""
+        return Loong(self, *_sources(inputs))
+
+
+@dataclass(frozen=True)
+class Loong:
+    """Loong with the artifacts of its models; a `ray_jobs.generation.system.System`."""
+
+    settings: LoongConfig
+    tokenizer_uri: str
+    autoregressive_uri: str
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The fingerprints of both models."""
+        return {
+            "tokenizer": artifact.read(self.tokenizer_uri).fingerprint,
+            "autoregressive": artifact.read(self.autoregressive_uri).fingerprint,
+        }
+
+    @property
+    def film(self) -> FilmFormat:
+        """Frames of the tokenizer's size at the rate of the clips that were trained on."""
+        shape = _tokenizer_config(self.tokenizer_uri)
+        summary = storage.read_json(storage.join(self.autoregressive_uri, "summary.json"))
+        return FilmFormat(
+            self.settings.extension.total_frames,
+            float(summary["fps"]),
+            shape.height_px,
+            shape.width_px,
+            self.settings.extension.joins,
+            int(summary["trained_frames"]),
+        )
+
+    def plan(self, prompts: Sequence[Prompt]) -> list[str]:
+        """Return the windows, and which of them follow which prompt."""
+        extension, film = self.settings.extension, self.film
+        model = exports.config_of(self.autoregressive_uri)
+        assert isinstance(model, ARConfig), "the kind of the artifact says so"
+        self._check_frames()
+        self._check_codes(model)
+        self._check_positions(model, prompts)
+        how = "re-encoded" if extension.strategy == "re-encode" else "kept as their tokens"
+        return [
+            f"{len(extension.joins)} joins: windows of {extension.window_frames} frames, the last "
+            f"{extension.reencode_frames} {how}",
+            *schedule(prompts, extension.first_frames, extension.total_frames, film.fps),
+        ]
+
+    def stages(self) -> list[Stage]:
+        """Return the one stage, which holds both models."""
+        uris = {"tokenizer": self.tokenizer_uri, "autoregressive": self.autoregressive_uri}
+        return [Stage("windows", WindowWorker, uris)]
+
+    def _check_frames(self) -> None:
+        """Refuse windows that the codec cannot make."""
+        codec, extension = exports.codec_spec(self.tokenizer_uri), self.settings.extension
+        for name in ("window_frames", "reencode_frames"):
+            try:
+                codec.check_frames(getattr(extension, name))
+            except ValueError as error:
+                raise UserError(f"system.extension.{name}: {error}") from None
+
+    def _check_codes(self, model: ARConfig) -> None:
+        top_k, codes = self.settings.sampling.top_k, model.vocabulary.video
+        if top_k is not None and top_k > codes:
+            raise UserError(
+                f"system.sampling.top_k: {top_k}; the model has {codes} codes, so at most {codes} "
+                "is allowed"
+            )
+
+    def _check_positions(self, model: ARConfig, prompts: Sequence[Prompt]) -> None:
+        """Refuse a window that is longer than the sequences that the model can hold."""
+        extension, shape = self.settings.extension, _tokenizer_config(self.tokenizer_uri)
+        latents = shape.codec_spec.time.latents(
+            min(extension.window_frames, extension.total_frames)
+        )
+        rows, columns = _latent_size(shape)
+        encode = _text_encoder(self.autoregressive_uri, model)
+        text = max(len(encode(each.text)) for prompt in prompts for each in over_time(prompt))
+        # The end of the video is never read, nor is the last token.
+        positions = SPECIALS_PER_SEQUENCE - 1 + text + latents * rows * columns - 1
+        if positions > model.max_positions:
+            raise UserError(
+                f"system.extension.window_frames: {extension.window_frames}; with the longest "
+                f"prompt a window is a sequence of {positions} tokens, and the model holds "
+                f"{model.max_positions}"
+            )
+
+
+class WindowWorker:
+    """Holds both models and makes the windows of a group of videos, one after the other.
+
+    Args:
+        tokenizer: URI of the artifact.
+        autoregressive: URI of the artifact.
+    """
+
+    def __init__(self, tokenizer: str, autoregressive: str) -> None:
+        """Load the models."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._tokenizer = cast(VideoTokenizer, exports.load(tokenizer, device))
+        self._model = cast(LongtakeLlama, exports.load(autoregressive, device))
+        self._encode = _text_encoder(autoregressive, self._model.config)
+        summary = storage.read_json(storage.join(autoregressive, "summary.json"))
+        self._fps = float(summary["fps"])
+
+    def __call__(self, group: Group, carried: bytes) -> Iterator[Frames]:
+        """Yield the frames that each window adds."""
+        settings = group.settings
+        assert isinstance(settings, LoongConfig)
+        rows, columns = _latent_size(self._tokenizer.config)
+        total = settings.extension.video_tokens(rows * columns)
+        notes = self._notes(group.videos, settings.extension)
+        with Progress(total, f"generate {name_of(group.videos)}", "tokens") as bar:
+            made = extend(
+                self._model,
+                self._tokenizer,
+                [self._cues(video) for video in group.videos],
+                extension=settings.extension,
+                height=rows,
+                width=columns,
+                sampling=settings.sampling,
+                seeds=[video.seed for video in group.videos],
+                on_token=lambda _: bar.advance(note=notes[0]),
+            )
+            for chunk in made:
+                drift_B = chunk.join_colour_drift_B
+                yield Frames(
+                    chunk.frames_BFHWC.numpy(), None if drift_B is None else drift_B.tolist()
+                )
+                notes.pop(0)
+
+    def _cues(self, video: VideoRequest) -> list[Cue]:
+        return [
+            Cue(self._encode(prompt.text), round(prompt.from_s * self._fps))
+            for prompt in video.prompts
+        ]
+
+    def _notes(self, videos: Sequence[VideoRequest], extension: Extension) -> list[str]:
+        """Return the text in force in each window; nothing where all follow the same one."""
+        prompts = videos[0].prompts
+        if len(videos) > 1 or len(prompts) == 1:
+            return [""] * len(extension.first_frames)
+        starts = [round(prompt.from_s * self._fps) for prompt in prompts]
+        return [prompts[cue_in_force(starts, first)].text for first in extension.first_frames]
+
+
+def _sources(inputs: Sequence[str]) -> tuple[str, str]:
+    """Return the URIs of the tokenizer and of the autoregressive model, which go together.
+
+    Raises:
+        UserError: they are something else, or the model has not been trained on such codes.
+    """
+    kinds = {artifact.read(uri, ("tokenizer", "autoregressive")).kind: uri for uri in inputs}
+    if len(inputs) != 2 or len(kinds) != 2:
+        raise UserError(
+            f"input: {', '.join(inputs)}; allowed are one artifact of kind tokenizer and "
+            "one of kind autoregressive"
+        )
+    made_for = storage.read_json(storage.join(kinds["autoregressive"], "summary.json"))
+    fingerprint = artifact.read(kinds["tokenizer"]).fingerprint
+    if made_for["tokenizer_fingerprint"] != fingerprint:
+        raise UserError(
+            f"input {kinds['autoregressive']}: trained on codes of tokenizer "
+            f"{made_for['tokenizer_fingerprint']}, not of {kinds['tokenizer']} ({fingerprint})"
+        )
+    return kinds["tokenizer"], kinds["autoregressive"]
+
+
+def _tokenizer_config(uri: str) -> TokenizerConfig:
+    config = exports.config_of(uri)
+    assert isinstance(config, TokenizerConfig), "the kind of the artifact says so"
+    return config
+
+
+def _latent_size(config: TokenizerConfig) -> tuple[int, int]:
+    """Return the rows and columns of a latent frame."""
+    return config.latent_shape(1)[1:]
+
+
+def _text_encoder(autoregressive: str, model: ARConfig) -> Callable[[str], list[int]]:
+    encoder = TextTokenizer()
+    return lambda text: encoder.encode(text, model.max_text_tokens)
