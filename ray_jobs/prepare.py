@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from data_prep import filters, manifest
-from data_prep.analysis import AnalysisConfig
+from data_prep.analysis import AnalysisConfig, analyse
 from data_prep.projection import ProjectionConfig
 from data_prep.transnet import TransnetConfig
 from data_prep.transnet import check as check_transnet
@@ -22,14 +22,15 @@ from infra import storage
 from infra.artifact import Output
 from infra.config import JobConfig, Section
 from infra.job import Job, main
-from ray_jobs import units
+from ray_jobs import unit_tables, units
 from ray_jobs.clip_tables import check_accounts
 from ray_jobs.metrics import Prepared
 from ray_jobs.preparation import corpus_projection, duplicates, planning
-from ray_jobs.preparation.part_analysis import PartAnalysis
+from ray_jobs.preparation.part_analysis import Analyse, PartAnalysis
 from ray_jobs.units import Factory, Parts, Receipt
 
 NAMES_SHOWN = 3
+FOLDER = "clips"
 
 
 class PrepareConfig(JobConfig):
@@ -80,20 +81,44 @@ def _keys(section: Section) -> str:
 
 
 def run(config: PrepareConfig, output: Output) -> dict[str, Any]:
-    """Analyse every part that is not there yet, then look for copies; return the summary."""
-    planned = planning.plan_parts(config.input, output.uri, config.projection.videos, config.seed)
-    units_uri = output.path(planning.UNITS)
-    parts = Parts(output.uri, "clips", planned.parts)
+    """Plan the parts, analyse those that are not there yet and merge them; return the summary."""
+    planned = plan_parts(config, output)
+    analyse_parts(config, output, planned)
+    return merge(config, output, planned)
+
+
+def plan_parts(config: PrepareConfig, output: Output) -> unit_tables.Plan:
+    """Cut the inputs into parts, unless that is done already."""
+    return planning.plan_parts(config.input, output.uri, config.projection.videos, config.seed)
+
+
+def analyse_parts(
+    config: PrepareConfig, output: Output, planned: unit_tables.Plan, analyse: Analyse = analyse
+) -> None:
+    """Write the file of every part that is not there yet.
+
+    Args:
+        config: of the job.
+        output: of the job.
+        planned: which parts there are.
+        analyse: makes a video's row.
+    """
+    parts = Parts(output.uri, FOLDER, planned.parts)
     metrics = Prepared(output.uri)
     for receipt in units.run(
         parts,
-        _factory(config, parts, units_uri),
+        _factory(config, parts, output.path(planning.UNITS), analyse),
         config.resources,
         actors=isinstance(config.analysis.scenes.detector, TransnetConfig),
         note=_note(),
     ):
         if "accounts" in receipt:
             metrics.add(receipt["accounts"])
+
+
+def merge(config: PrepareConfig, output: Output, planned: unit_tables.Plan) -> dict[str, Any]:
+    """Look for copies among all videos, once every part is there; return the summary."""
+    parts, units_uri = Parts(output.uri, FOLDER, planned.parts), output.path(planning.UNITS)
     sampled = corpus_projection.measure_sample(parts, units_uri, planned.facts["sample"])
     summary = duplicates.resolve(parts, planned.units, config.resources)
     check_accounts(summary, planned.units)
@@ -107,10 +132,10 @@ def project(config: PrepareConfig) -> list[str]:
     )
 
 
-def _factory(config: PrepareConfig, parts: Parts, units_uri: str) -> Factory:
+def _factory(config: PrepareConfig, parts: Parts, units_uri: str, analyse: Analyse) -> Factory:
     network = isinstance(config.analysis.scenes.detector, TransnetConfig)
     threads = max(1, int(config.resources.cpus_per_worker)) if network else None
-    arguments = {"config": config.analysis, "threads": threads}
+    arguments = {"config": config.analysis, "threads": threads, "analyse": analyse}
     return Factory(PartAnalysis, {"parts": parts, "units_uri": units_uri, **arguments})
 
 
