@@ -16,6 +16,7 @@ import numpy as np
 
 from data_prep import probe as file_probe
 from data_prep.decode_process import DecodeError, DecodeLimits, DecodeProcess, Usage
+from data_prep.sampling import frames_in
 from data_prep.types import FrameChunk, VideoInfo
 from infra import storage
 from infra.storage import Ranges
@@ -153,6 +154,32 @@ class Decoder:
             DecodeError: the span cannot be read.
             ValueError: an argument out of range, or a span of more than ``limits.span_bytes``.
         """
+        count = frames_in(start_s, end_s, fps)
+        if count * height * width * 3 > self._limits.span_bytes:
+            raise ValueError(
+                f"span of {count} frames {width}x{height}: allowed are span_bytes "
+                f"{self._limits.span_bytes}"
+            )
+        pieces = self.span_pieces(start_s, end_s, fps, width, height, count, crop)
+        (frames_THWC,) = pieces
+        return frames_THWC
+
+    def span_pieces(
+        self,
+        start_s: float,
+        end_s: float,
+        fps: float,
+        width: int,
+        height: int,
+        piece_frames: int,
+        crop: Literal["centre"] = "centre",
+    ) -> Iterator[np.ndarray]:
+        """Yield the frames of :meth:`span`, `piece_frames` at a time and fewer at the end.
+
+        Raises:
+            DecodeError: the span cannot be read, which may be after some pieces.
+            ValueError: an argument out of range.
+        """
         if not 0 <= start_s <= end_s or not fps > 0 or min(width, height) < 1 or crop != "centre":
             raise ValueError(
                 f"span {start_s}..{end_s} s at {fps} fps, {width}x{height}, crop {crop!r}: allowed "
@@ -162,26 +189,27 @@ class Decoder:
         is_image = info.media == "image"
         if start_s == end_s and not is_image:
             raise ValueError(f"span {start_s}..{end_s} s of a film: allowed are start < end")
-        count = 1 if is_image else max(1, int((end_s - start_s) * fps + 1e-6))
-        if count * height * width * 3 > self._limits.span_bytes:
-            raise ValueError(
-                f"span of {count} frames {width}x{height}: allowed are span_bytes "
-                f"{self._limits.span_bytes}"
-            )
+        count = 1 if is_image else frames_in(start_s, end_s, fps)
         self._child.begin()
         self._child.ask(
             do="span", start_s=start_s, end_s=end_s, fps=fps, width=width, height=height
         )
-        frames_THWC = np.empty((count, height, width, 3), np.uint8)
-        at = 0
-        for times, frames in self._chunks(width, height, max(info.duration_s, end_s - start_s)):
-            if at + len(times) > count:
+        piece, filled, left = np.empty((0, height, width, 3), np.uint8), 0, count
+        for _, frames in self._chunks(width, height, max(info.duration_s, end_s - start_s)):
+            if len(frames) > left:
                 raise self._child.broken("more frames than asked for")
-            frames_THWC[at : at + len(times)] = frames
-            at += len(times)
-        if at != count:
-            raise self._child.broken(f"{at} of {count} frames")
-        return frames_THWC
+            while len(frames):
+                if not len(piece):
+                    piece, filled = np.empty((min(piece_frames, left), height, width, 3), "u1"), 0
+                some = frames[: len(piece) - filled]
+                piece[filled : filled + len(some)] = some
+                filled, left, frames = filled + len(some), left - len(some), frames[len(some) :]
+                if filled == len(piece) and left:
+                    yield piece
+                    piece = piece[:0]
+        if left:
+            raise self._child.broken(f"{count - left} of {count} frames")
+        yield piece
 
     def _chunks(
         self, width: int, height: int, duration_s: float

@@ -2,38 +2,34 @@
 
 ::
 
-    shards ─footers─▶ buckets by shape ─permute row groups, items within some─▶ batch(step)
+    index ─▶ buckets by shape ─permute row groups, items within some─▶ batch(step)
 
 A **bucket** holds the items of one frame count, height and width, so that no batch pads. A stage's
 **mix** gives each frame count a weight, which its buckets share by their sizes; which bucket a step
 draws from depends on the seed and the step alone.
 Nothing is consumed in order, so there is no cursor to save beyond the step itself, and any number
-of workers reads the same global batches. What there is stands in the footers: shuffling needs no
-pass over the corpus, and memory holds the row groups that are being mixed.
+of workers reads the same global batches. What there is stands in the index: shuffling needs no
+pass over the corpus, a row group is read in one request, and memory holds those that are being
+mixed.
 """
 
-import itertools
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field
 
-from data_prep import shards
+from data_prep.index import Index
 from data_prep.row_group import RowGroup
 from data_prep.sample import Sample, Shape
-from infra import artifact, storage
 from infra.config import Section
 from infra.errors import UserError
 from infra.seeding import derive, rng
 
 SHUFFLE_ROW_GROUPS = 8  # of one shape are mixed at once, and so kept in memory
-_FOOTERS_AT_ONCE = 16
 _ROW_GROUPS_AT_ONCE = 4
 
 
@@ -44,26 +40,17 @@ class Mix(Section):
     weight: Annotated[float, Field(gt=0)] = 1.0
 
 
-@dataclass(frozen=True)
-class _Group:
-    """One row group of one file."""
-
-    file: str
-    number: int
-
-
 class _Bucket:
     """The items of one shape: which row groups have how many.
 
     Args:
         shape: of each.
-        counts: items of each row group.
+        groups: the numbers of the row groups that have some, rising.
+        counts: items of each of them.
     """
 
-    def __init__(self, shape: Shape, counts: NDArray[np.int64]) -> None:
-        self.shape = shape
-        self.groups = np.flatnonzero(counts)
-        self.counts = counts[self.groups]
+    def __init__(self, shape: Shape, groups: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+        self.shape, self.groups, self.counts = shape, groups, counts
         self.size = int(self.counts.sum())
         self._epoch: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
         self._pool: tuple[tuple[int, int], NDArray[np.int64]] | None = None
@@ -114,10 +101,10 @@ class _Bucket:
 
 
 class Loader:
-    """Reads samples of shards of frames or tokens.
+    """Reads samples of shards of frames, tokens or latents.
 
     Args:
-        uri: a finished artifact of kind ``frames`` or ``tokens``.
+        uri: a finished artifact of kind ``frames``, ``tokens`` or ``latents``.
         split: ``"train"`` or ``"validation"``.
         mix: the frame counts to draw, with their weights.
         steps: how many steps the stage has.
@@ -131,12 +118,12 @@ class Loader:
     def __init__(
         self, uri: str, split: str, mix: Sequence[Mix], steps: int, batch_size: int, seed: int
     ) -> None:
-        self.kind = artifact.read(uri, ("frames", "tokens")).kind
+        self._index = Index(uri)
+        self.kind = self._index.spec.kind
         self.batch_size, self.seed, self._split = batch_size, seed, split
-        self._groups: list[_Group] = []
         self._cache: OrderedDict[int, RowGroup] = OrderedDict()
         self._readers = ThreadPoolExecutor(_ROW_GROUPS_AT_ONCE)
-        self._buckets = self._index(uri, {entry.frames for entry in mix})
+        self._buckets = self._find({entry.frames for entry in mix})
         for entry in mix:
             if not self._of_length(entry.frames):
                 raise UserError(
@@ -150,7 +137,7 @@ class Loader:
 
     @property
     def shapes(self) -> list[Shape]:
-        """The shapes that a batch may have, of pixels or of codes."""
+        """The shapes that a batch may have: frames, and rows and columns of pixels or latents."""
         return [bucket.shape for bucket in self._buckets]
 
     def __len__(self) -> int:
@@ -179,7 +166,7 @@ class Loader:
 
     def _offset(self, bucket: _Bucket, place: int) -> float | None:
         """Return how far a window of frames is shifted; codes stay where they were cut."""
-        if self.kind == "tokens":
+        if self.kind != "frames":
             return None
         return rng(self.seed, "offset", *bucket.shape, *divmod(place, bucket.size)).random()
 
@@ -215,37 +202,27 @@ class Loader:
             chosen[ours] = buckets[np.searchsorted(ends, places[ours] * ends[-1], side="right")]
         return chosen
 
-    def _index(self, uri: str, lengths: set[int]) -> list[_Bucket]:
+    def _find(self, lengths: set[int]) -> list[_Bucket]:
         """Return the buckets of these lengths, by shape."""
-        files = storage.list_files(storage.join(uri, self.kind), (".parquet",))
-        with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
-            held = list(pool.map(self._footer, files))
-        for file, groups in zip(files, held, strict=True):
-            self._groups += [_Group(file, number) for number in range(len(groups))]
-        counts: dict[Shape, NDArray[np.int64]] = {}
-        for number, group in enumerate(itertools.chain.from_iterable(held)):
-            for clip, count in group.get(self._split, {}).items():
-                for shape, items in self._items(clip, lengths):
-                    of_groups = counts.setdefault(shape, np.zeros(len(self._groups), np.int64))
-                    of_groups[number] += items * count
-        return [_Bucket(shape, of_groups) for shape, of_groups in sorted(counts.items())]
+        found: dict[Shape, list[tuple[NDArray[np.int64], NDArray[np.int64]]]] = {}
+        for held, (groups, counts) in self._index.counts(self._split).items():
+            for shape, items in self._items(held, lengths):
+                found.setdefault(shape, []).append((groups, counts * items))
+        buckets = []
+        for shape, parts in sorted(found.items()):
+            groups, at = np.unique(np.concatenate([g for g, _ in parts]), return_inverse=True)
+            items = np.concatenate([n for _, n in parts])
+            counts = np.zeros(len(groups), np.int64)
+            np.add.at(counts, at, items)
+            buckets.append(_Bucket(shape, groups, counts))
+        return buckets
 
     def _items(self, held: Shape, lengths: set[int]) -> list[tuple[Shape, int]]:
-        """Return the shapes that a clip or window serves, and how many items of each it has."""
+        """Return the shapes that a window serves, and how many samples of each it gives."""
         frames, height, width = held
-        if self.kind == "tokens":
-            return [(held, 1)] if frames in lengths else []
-        return [((f, height, width), frames // f) for f in lengths if frames >= f]
-
-    def _footer(self, file: str) -> list[shards.Held]:
-        expected = shards.FRAMES if self.kind == "frames" else shards.TOKENS
-        with storage.open_input(file) as source:
-            parquet = pq.ParquetFile(source)
-            try:
-                shards.check(parquet.schema_arrow, expected, file)
-            except ValueError as error:
-                raise UserError(str(error)) from None
-            return shards.held(parquet)
+        if self.kind == "frames":  # cut where a batch wants them
+            return [((f, height, width), frames // f) for f in lengths if frames >= f]
+        return [(held, 1)] if frames in lengths else []
 
     def _rows(self, groups: NDArray[np.int64]) -> dict[int, RowGroup]:
         """Return row groups by their numbers, of which some may have to be read first."""
@@ -260,7 +237,4 @@ class Loader:
         return held
 
     def _read(self, group: int) -> RowGroup:
-        place = self._groups[group]
-        with storage.open_input(place.file) as source:
-            table = pq.ParquetFile(source).read_row_group(place.number)
-        return RowGroup(table, self._split, self.kind)
+        return RowGroup(self._index.read(group), self._split, self._index.spec)

@@ -29,8 +29,7 @@ from infra.filesystems import BLOCK_BYTES, absolute, is_remote
 from infra.filesystems import explained as _explained
 from infra.filesystems import filesystem as _open
 
-RANGE_BYTES = 1 << 20
-"""What :func:`open_ranges` reads of a remote file at once."""
+RANGE_BYTES = 1 << 20  # what `open_ranges` reads of a remote file at once
 _SLICE = re.compile(r"(?P<file>.+?\.tar)#(?P<start>\d+)\+(?P<size>\d+)/", re.IGNORECASE)
 
 
@@ -256,6 +255,12 @@ def open_ranges(uri: str) -> Iterator[Ranges]:
             return data
 
         yield Ranges(size, read)
+
+
+def read_range(uri: str, start: int, count: int) -> bytes:
+    """Return `count` bytes of the file at `uri` from `start` on, in one request."""
+    with _explained(uri):
+        return cast(bytes, _open(uri)[0].cat_file(uri, start=start, end=start + count))
 
 
 def read_bytes(uri: str) -> bytes:

@@ -2,7 +2,7 @@
 
 ::
 
-    videos ─prepare─▶ clips ─tokenize─▶ frames ─train_tokenizer─▶ tokenizer
+    videos ─prepare─▶ clips ──frames──▶ frames ─train_tokenizer─▶ tokenizer
                                           └──────────tokenize──────────┴─▶ tokens
     tokens ─train_autoregressive─▶ autoregressive ─generate─▶ videos ─evaluate─▶ measures
                                                                └(upscale)┘           │
@@ -23,6 +23,7 @@ from models.upscale import check
 from pipelines.recipe import Step, main, step
 from ray_jobs import (
     evaluate,
+    frames,
     generate,
     prepare,
     report,
@@ -51,7 +52,7 @@ class LoongConfig(Section):
     """Without `input`, fetch the demo's film (Big Buck Bunny) instead of refusing."""
     prepare: Settings = Field(default_factory=dict)
     frames: Settings = Field(default_factory=dict)
-    """`tokenize` without a tokenizer: frames at model resolution."""
+    """Clips at model resolution and rate."""
     tokenizer: Settings = Field(default_factory=dict)
     tokens: Settings = Field(default_factory=dict)
     autoregressive: Settings = Field(default_factory=dict)
@@ -73,12 +74,12 @@ def steps(config: LoongConfig) -> list[Step]:
     made = [
         step("prepare", prepare.JOB, config.prepare,
              input=[_videos(config)], output=out["prepare"], **common),
-        step("frames", tokenize.JOB, config.frames,
+        step("frames", frames.JOB, config.frames,
              input=[out["prepare"]], output=out["frames"], **common),
         step("tokenizer", train_tokenizer.JOB, config.tokenizer,
              input=[out["frames"]], output=out["tokenizer"], **common),
         step("tokens", tokenize.JOB, config.tokens,
-             input=[out["frames"]], tokenizer=out["tokenizer"], output=out["tokens"], **common),
+             input=[out["frames"]], codec=out["tokenizer"], output=out["tokens"], **common),
         step("autoregressive", train_autoregressive.JOB, config.autoregressive,
              input=[out["tokens"]], output=out["autoregressive"], **common),
         step("generate", generate.JOB, config.generate,

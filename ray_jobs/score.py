@@ -28,13 +28,14 @@ from infra.log import logger
 from infra.progress import Progress
 from ray_jobs import clip_tables
 from ray_jobs.clip_tables import Against
-from ray_jobs.parts import MOST_BLOCKS
 from ray_jobs.scoring.config import StagesConfig
 from ray_jobs.scoring.rows import clips_in_a_row
 from ray_jobs.scoring.stages import ACTORS, commit, decode
 
 ROWS_AT_ONCE = 4
 """Rows that a stage is given together, so that frames of several videos fill its batches."""
+
+MOST_BLOCKS = 1000
 
 
 class ScoreConfig(JobConfig):

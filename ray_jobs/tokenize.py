@@ -1,292 +1,240 @@
-"""Turn clips into shards: pixels at model resolution, or a tokenizer's codes of them.
+"""Encode clips with a codec into shards of tokens or latents, with their text.
 
-input: a finished artifact of kind `clips` or `frames`. Without `tokenizer` the output has kind
-`frames` (what tokenizers train on); with one it has kind `tokens` (what autoregressive models
-train on). Pixels that are there already are read, not decoded again.
+input: a finished artifact of kind `frames`, or of kind `clips`, whose film is then decoded on the
+way (`frames={}` for the defaults of that). output: kind `tokens` where the codec has a codebook,
+else `latents`: shards, `index.arrow`, and in `failed/` what could not be decoded.
 """
 
-from collections import Counter
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-import pyarrow.parquet as pq
+import ray
 import torch
 from pydantic import Field
 
-from data_prep import shards
-from data_prep.decode import open_film
-from data_prep.decode_process import DecodeError
-from data_prep.sampling import (
-    TRAIN,
-    VALIDATION,
-    SizeConfig,
-    WindowConfig,
-    even_parts,
-    held_out,
-    nearest,
-    window_starts,
-)
-from infra import artifact, storage
-from infra.artifact import Output
+from data_prep.index import Index
+from data_prep.sampling import FrameSettings, WindowConfig
+from infra import artifact
+from infra.artifact import ArtifactInfo, Output
 from infra.config import JobConfig, Uri
-from infra.errors import UserError, one_line
+from infra.errors import UserError
 from infra.job import Job, main
+from infra.log import logger
 from models import exports
-from models.codec import Codes
+from models.codec import CodecSpec, Codes, VideoCodec
 from models.evaluation.tokens import unigram_entropy_nats
-from models.pixels import to_pixels
-from models.text.pieces import TextTokenizer
-from ray_jobs import parts
-from ray_jobs.parts import Row
+from ray_jobs import units
+from ray_jobs.frames import SHARD_MB, decoding
+from ray_jobs.sharding import parts, plan
+from ray_jobs.sharding.encoding import Encoding, TokenMaker
+from ray_jobs.sharding.plan import Estimate
+from ray_jobs.sharding.source import FilmSource, ShardSource
+
+DECODERS = 4
 
 
 class TokenizeConfig(JobConfig):
     """Settings of `tokenize`."""
 
-    input_keys: ClassVar[tuple[str, ...]] = ("input", "tokenizer")
+    input_keys: ClassVar[tuple[str, ...]] = ("input", "codec")
 
-    tokenizer: Uri | None = None
-    """A finished artifact of kind `tokenizer`; None writes pixels."""
-    fps: Annotated[float, Field(gt=0, le=240)] = 6.5
-    """Frames a second after resampling; 65 frames then cover 10 s (Loong, section 3.1)."""
-    sizes: Annotated[tuple[SizeConfig, ...], Field(min_length=1)] = (SizeConfig(),)
-    """Several are buckets by aspect: a clip gets the one whose aspect is nearest its own, and
-    training draws each batch from one of them."""
+    codec: Uri
+    """A finished artifact of a trained codec."""
+    frames: FrameSettings | None = None
+    """How clips are decoded, where the input holds clips: needed there, `{}` takes the defaults.
+    Frames that are decoded already are taken as they are."""
     windows: Annotated[tuple[WindowConfig, ...], Field(min_length=1)] = (
         WindowConfig(frames=1, stride=16),
         WindowConfig(frames=17, stride=17),
         WindowConfig(frames=65, stride=65),
     )
-    """Which windows of a clip become token sequences. Pixels are not cut."""
-    validation_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Clips held out, chosen by their ids."""
+    """Which windows of a clip are encoded."""
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Windows of one shape that are encoded at once."""
     max_text_tokens: Annotated[int, Field(ge=0)] = 252
     text_model: str | None = None
     """Path of a SentencePiece model; None: the 32,000-piece model of `mistral-common`."""
-    part_s: Annotated[float, Field(gt=0)] = 600.0
-    """Seconds of clips in a part, about: a shard, and what a kill may cost. At one rate and size
-    seconds are bytes, so shards are of even size."""
+    decoders: Annotated[int, Field(ge=1)] | None = None
+    """With GPUs and clips as input: tasks of one CPU each that decode ahead for a worker, so that
+    its GPU only encodes; None: 4. Without GPUs a worker decodes itself."""
+    shard_mb: SHARD_MB = 128.0
+    """Megabytes of a shard before compression, about. A shard is also what a worker does at a time
+    and what a kill may cost, so a small corpus wants smaller ones."""
 
 
-class PixelWorker:
-    """Decodes clips at model resolution; one decoder a video."""
+@dataclass(frozen=True)
+class Codecs:
+    """Where codecs come from; tests hand in others than the exported kinds."""
 
-    def __init__(self, config: TokenizeConfig) -> None:
-        """Remember the settings."""
-        self._config = config
-
-    def rows(self, units: list[Row]) -> Iterator[Row]:
-        """Yield a pixel row for each unit (a kept clip)."""
-        for uri, clips in groupby(units, key=lambda unit: unit["uri"]):
-            yield from self._of_video(uri, list(clips))
-
-    def _of_video(self, uri: str, clips: list[Row]) -> Iterator[Row]:
-        c = self._config
-        waiting = clips
-        while waiting:  # a decoder that failed is not used again
-            try:
-                with open_film(uri) as decoder:
-                    while waiting:
-                        clip = waiting[0]
-                        span = (clip["start_s"], clip["end_s"])
-                        pixels = decoder.span(*span, c.fps, clip["width"], clip["height"])
-                        waiting = waiting[1:]
-                        yield self._row(clip, pixels)
-            except (DecodeError, UserError) as error:
-                clip, waiting = waiting[0], waiting[1:]
-                detail = {"clip_id": clip["clip_id"], "uri": uri, "detail": one_line(error)}
-                yield {"failed": detail}
-
-    def _row(self, clip: Row, pixels: np.ndarray) -> Row:
-        frames, height, width, _ = pixels.shape
-        return {
-            **{
-                k: clip[k] for k in ("clip_id", "video_id", "caption", "start_s", "end_s", "motion")
-            },
-            "split": clip["split"],
-            "fps": self._config.fps,
-            "frames": frames,
-            "height": height,
-            "width": width,
-            "pixels": pixels.tobytes(),
-        }
+    spec: Callable[[str], CodecSpec] = exports.codec_spec
+    load: Callable[[str, torch.device], VideoCodec] = exports.load_codec
 
 
-class StoredPixelWorker:
-    """Reads pixel rows that an earlier run of this job wrote."""
-
-    def rows(self, units: list[Row]) -> Iterator[Row]:
-        """Yield the rows of each unit (a Parquet file)."""
-        for unit in units:
-            with storage.open_input(unit["file"]) as source:
-                for batch in pq.ParquetFile(source).iter_batches(batch_size=1):
-                    yield from batch.to_pylist()
+EXPORTED = Codecs()
 
 
-class TokenWorker:
-    """Encodes pixel rows with a tokenizer; the model is loaded once an actor."""
+def plan_lines(config: TokenizeConfig, codecs: Codecs = EXPORTED) -> list[str]:
+    """Return what a run would do; see :class:`infra.job.Job`.
 
-    def __init__(self, config: TokenizeConfig, source: PixelWorker | StoredPixelWorker) -> None:
-        """Load the tokenizer."""
-        assert config.tokenizer is not None
-        torch.set_num_threads(max(1, int(config.resources.cpus_per_worker)))
-        self._config, self._source = config, source
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._tokenizer = exports.load_codec(config.tokenizer, self._device)
-        self._fingerprint = artifact.read(config.tokenizer).fingerprint
-        self._text = TextTokenizer(config.text_model)
-
-    def rows(self, units: list[Row]) -> Iterator[Row]:
-        """Yield a token row for each unit that can be read."""
-        for row in self._source.rows(units):
-            yield row if "failed" in row else self._encode(row)
-
-    def _encode(self, row: Row) -> Row:
-        shape = (row["frames"], row["height"], row["width"], 3)
-        pixels = np.frombuffer(row["pixels"], np.uint8).reshape(shape)
-        windows = []
-        for window in self._config.windows:
-            for start in window_starts(row["frames"], window):
-                x_BCTHW = to_pixels(pixels[None, start : start + window.frames], self._device)
-                ids_THW = self._tokenizer.encode(x_BCTHW)[0].cpu().numpy()
-                windows.append(
-                    {
-                        "frames": window.frames,
-                        "start_frame": start,
-                        "shape": list(ids_THW.shape),
-                        "ids": ids_THW.ravel().tolist(),
-                    }
-                )
-        return {
-            **{name: row[name] for name in shards.TOKENS.names if name in row},
-            "text_ids": self._text.encode(row["caption"], self._config.max_text_tokens),
-            "windows": windows,
-            "tokenizer_fingerprint": self._fingerprint,
-        }
-
-
-def plan(config: TokenizeConfig) -> list[str]:
-    """Return what a run would do; see :class:`infra.job.Job`."""
-    source, kind = _source(config)
-    makes = f"codes of {config.tokenizer}" if config.tokenizer else "pixels"
-    lines = [f"{source.counts.get('clips', 0)} clips ({kind}) of {config.input[0]} → {makes}"]
-    if config.tokenizer:
-        artifact.read(config.tokenizer, ("tokenizer",))
-        lines += [f"windows of {w.frames} frames every {w.stride}" for w in config.windows]
-    if kind == "clips":
-        sizes = " or ".join(f"{size.width_px}x{size.height_px}" for size in config.sizes)
-        lines.append(f"decode to {sizes} at {config.fps:g} frames/s")
-    elif not config.tokenizer:
-        raise UserError(f"input {config.input[0]}: holds pixels already; give tokenizer=…")
+    Raises:
+        UserError: bad inputs, or a window or size that the codec does not make.
+    """
+    info = _input(config)
+    clips = info.counts.get("clips", 0)
+    spec = codecs.spec(config.codec)
+    artifact.read(config.codec)
+    made = f"{_kind_of(spec)} of {config.codec}"
+    lines = [f"{clips} clips ({info.kind}) of {config.input[0]} → {made}"]
+    for number, window in enumerate(config.windows):
+        _check(f"windows.{number}.frames", lambda w=window: spec.check_frames(w.frames))
+        lines.append(f"windows of {window.frames} frames every {window.stride}")
+    if info.kind == "clips":
+        assert config.frames is not None
+        for number, size in enumerate(config.frames.sizes):
+            where = f"frames.sizes.{number}"
+            _check(where, lambda s=size: spec.check_size(s.height_px, s.width_px))
+        lines.append(decoding(config.frames))
+    else:
+        for _, height, width in Index(config.input[0]).counts():
+            _check(f"input {config.input[0]}", lambda h=height, w=width: spec.check_size(h, w))
     return lines
 
 
-def run(config: TokenizeConfig, output: Output) -> dict[str, Any]:
+def run(config: TokenizeConfig, output: Output, codecs: Codecs = EXPORTED) -> dict[str, Any]:
     """Write the shards and return the summary."""
-    _, kind = _source(config)
-    if kind == "clips":
-        cut, source = _parts_of_clips(config), PixelWorker(config)
+    spec = codecs.spec(config.codec)
+    encoding = Encoding(
+        codec_uri=config.codec,
+        codec=spec,
+        fingerprint=artifact.read(config.codec).fingerprint,
+        windows=config.windows,
+        batch_size=config.batch_size,
+        text_model=config.text_model,
+        max_text_tokens=config.max_text_tokens,
+        threads=max(1, int(config.resources.cpus_per_worker)),
+    )
+    estimate = Estimate(config.windows, spec)
+    if _input(config).kind == "clips":
+        assert config.frames is not None
+        table = (output.uri, config.input[0], config.frames, estimate)
+        made = plan.of_clips(*table, config.shard_mb * 1e6)
+        source = FilmSource(*table, _decoders(config))
+        fps = config.frames.fps
     else:
-        files = storage.list_files(storage.join(config.input[0], "frames"), (".parquet",))
-        cut, source = [[{"file": file}] for file in files], StoredPixelWorker()
-    if config.tokenizer is None:
-        factory = parts.Factory(PixelWorker, {"config": config})
-        parts.write(output, "frames", shards.FRAMES, cut, factory, config.resources)
-        return _pixel_summary(output)
-    factory = parts.Factory(TokenWorker, {"config": config, "source": source})
-    parts.write(output, "tokens", shards.TOKENS, cut, factory, config.resources)
-    return _token_summary(config, output)
+        frames = Index(config.input[0])
+        made = plan.of_frames(output.uri, frames, estimate, config.shard_mb * 1e6)
+        source = ShardSource(output.uri, config.input[0])
+        fps = frames.read(0)["fps"][0].as_py()
+    if made.parts < config.resources.workers:
+        logger.info(
+            f"tokenize: {made.parts} parts for {config.resources.workers} workers; a smaller "
+            "shard_mb shares the work"
+        )
+    shards = units.Parts(output.uri, _kind_of(spec), made.parts)
+    factory = units.Factory(
+        _writer, {"shards": shards, "source": source, "encoding": encoding, "load": codecs.load}
+    )
+    for _ in units.run(shards, factory, config.resources):
+        pass
+    account = parts.finish(shards)
+    said = {"clips_without_windows": account.without_windows, "texts_cut": account.notes["cut"]}
+    for name, count in said.items():
+        if count:
+            logger.info(f"tokenize: {name.replace('_', ' ')}: {count} of {account.clips}")
+    return {
+        **account.summary(),
+        **said,
+        "windows": {str(frames): n for frames, n in sorted(account.windows.items())},
+        **_code_summary(spec, account),
+        "fps": fps,
+        **encoding.stated(),
+    }
 
 
-def _source(config: TokenizeConfig) -> tuple[artifact.ArtifactInfo, str]:
+def _writer(
+    shards: units.Parts,
+    source: FilmSource | ShardSource,
+    encoding: Encoding,
+    load: Callable[[str, torch.device], VideoCodec],
+) -> parts.PartWriter:
+    return parts.PartWriter(shards, TokenMaker(encoding, source, load))
+
+
+def _input(config: TokenizeConfig) -> ArtifactInfo:
     if len(config.input) != 1:
         raise UserError(f"input: {len(config.input)} URIs; allowed is one artifact")
     info = artifact.read(config.input[0], ("clips", "frames"))
-    return info, info.kind
+    if info.kind == "frames" and config.frames is not None:
+        raise UserError(
+            f"frames: stated, and the input {config.input[0]} is decoded already; leave it out"
+        )
+    if info.kind == "clips" and config.frames is None:
+        raise UserError(
+            f"frames: missing; the input {config.input[0]} holds clips, which are decoded first; "
+            "frames={} takes the defaults"
+        )
+    if config.decoders and not (config.resources.gpus_per_worker and info.kind == "clips"):
+        raise UserError(
+            f"decoders: {config.decoders}; only allowed with clips as input and gpus_per_worker"
+        )
+    return info
 
 
-def _parts_of_clips(config: TokenizeConfig) -> list[list[Row]]:
-    """Cut the kept clips into parts, in an order that the clip table's files do not change."""
-    fields = ("clip_id", "start_s", "end_s", "status", "scores.motion", "scores.aspect_ratio")
-    inner = [f"clips.list.element.{name}" for name in fields]  # thumbnails stay there
-    columns = ["source_id", "video_id", "uri", "caption", "status", *inner]
-    videos = [
-        row
-        for table in parts.scan(config.input[0], "clips", columns)
-        for row in table.to_pylist()
-        if row["status"] == "kept"
-    ]
-    units = []
-    for video in sorted(videos, key=lambda row: row["source_id"]):
-        for clip in video["clips"]:
-            if clip["status"] == "kept":
-                whole = {k: video[k] for k in ("video_id", "uri", "caption")}
-                span = {k: clip[k] for k in ("clip_id", "start_s", "end_s")}
-                size = nearest(clip["scores"]["aspect_ratio"], config.sizes)
-                shown = {"width": size.width_px, "height": size.height_px}
-                units.append({**whole, **span, **shown, "motion": clip["scores"]["motion"]})
-    if not units:
-        raise UserError(f"input {config.input[0]}: no clip was kept; see its summary.json")
-    validation = held_out((unit["clip_id"] for unit in units), config.validation_share)
-    for unit in units:
-        unit["split"] = VALIDATION if unit["clip_id"] in validation else TRAIN
-    numbers = even_parts([unit["end_s"] - unit["start_s"] for unit in units], config.part_s)
-    parted = groupby(zip(numbers, units, strict=True), key=lambda pair: pair[0])
-    return [[unit for _, unit in part] for _, part in parted]
+def _decoders(config: TokenizeConfig) -> int:
+    """Return how many tasks decode for a worker; none where that could leave them no CPU."""
+    resources = config.resources
+    if not resources.gpus_per_worker:
+        return 0
+    free = ray.cluster_resources().get("CPU", 0) - resources.workers * resources.cpus_per_worker
+    if free < 1:
+        logger.info("tokenize: no CPU is left beside the workers, so they decode themselves")
+        return 0
+    return config.decoders or DECODERS
 
 
-def _pixel_summary(output: Output) -> dict[str, Any]:
-    clips = frames = 0
-    splits = {TRAIN: 0, VALIDATION: 0}
-    sizes = Counter[str]()
-    for table in parts.scan(output.uri, "frames", ["split", "frames", "height", "width"]):
-        clips += table.num_rows
-        frames += int(table["frames"].to_numpy().sum())
-        for split in table["split"].to_pylist():
-            splits[split] += 1
-        shown = zip(table["width"].to_pylist(), table["height"].to_pylist(), strict=True)
-        sizes.update(f"{width}x{height}" for width, height in shown)
+def _check(where: str, check: Callable[[], None]) -> None:
+    try:
+        check()
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _code_summary(spec: CodecSpec, account: parts.Account) -> dict[str, Any]:
+    if not isinstance(spec.latent, Codes):
+        return {}
+    counts = np.zeros(spec.latent.codebook_size, np.int64)
+    for code, count in account.codes.items():
+        counts[code] = count
     return {
-        "clips": clips,
-        "frames": frames,
-        "sizes": dict(sorted(sizes.items())),
-        **splits,
-        "failed": parts.failures(output),
-    }
-
-
-def _token_summary(config: TokenizeConfig, output: Output) -> dict[str, Any]:
-    assert config.tokenizer is not None
-    latent = exports.codec_spec(config.tokenizer).latent
-    assert isinstance(latent, Codes)
-    size = latent.codebook_size
-    counts = np.zeros(size, dtype=np.int64)
-    windows: dict[str, int] = {}
-    clips = 0
-    for table in parts.scan(output.uri, "tokens", ["windows"]):
-        clips += table.num_rows
-        flat = table["windows"].combine_chunks().flatten()
-        counts += np.bincount(flat.field("ids").flatten().to_numpy(), minlength=size)
-        for frames, count in Counter(flat.field("frames").to_pylist()).items():
-            windows[str(frames)] = windows.get(str(frames), 0) + count
-    return {
-        "clips": clips,
-        "windows": windows,
         "tokens": int(counts.sum()),
-        "codebook_size": size,
+        "codebook_size": len(counts),
         "codebook_used": int((counts > 0).sum()),
         "unigram_entropy_nats": float(unigram_entropy_nats(counts)),
-        "failed": parts.failures(output),
     }
 
 
-def _kind(config: TokenizeConfig) -> str:
-    return "tokens" if config.tokenizer else "frames"
+def _kind_of(spec: CodecSpec) -> str:
+    return "tokens" if isinstance(spec.latent, Codes) else "latents"
 
 
-JOB = Job("tokenize", _kind, TokenizeConfig, plan, run)
+def job(codecs: Codecs = EXPORTED) -> Job[TokenizeConfig]:
+    """Return the job with codecs from elsewhere than the exported kinds."""
+
+    def kind(config: TokenizeConfig) -> str:
+        return _kind_of(codecs.spec(config.codec))
+
+    def plan_of(config: TokenizeConfig) -> list[str]:
+        return plan_lines(config, codecs)
+
+    def run_with(config: TokenizeConfig, output: Output) -> dict[str, Any]:
+        return run(config, output, codecs)
+
+    return Job("tokenize", kind, TokenizeConfig, plan_of, run_with)
+
+
+JOB = job()
 
 if __name__ == "__main__":
     main(JOB)

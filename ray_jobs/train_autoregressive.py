@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from data_prep.loader import Loader
 from data_prep.sample import Sample
 from data_prep.sampling import TRAIN
-from infra import artifact
+from infra import artifact, storage
 from infra.artifact import Output
 from infra.config import JobConfig
 from infra.errors import UserError
@@ -38,7 +38,6 @@ from models.autoregressive.loong.sequence import (
     latents_of_frames,
 )
 from models.evaluation.tokens import unigram_entropy_nats
-from ray_jobs import parts
 from ray_jobs.training.config import RunConfig, StageConfig
 from ray_jobs.training.launch import check, launch
 
@@ -202,12 +201,12 @@ def run(config: TrainAutoregressiveConfig, output: Output) -> dict[str, Any]:
     """Train and return the summary."""
     task = AutoregressiveTask(config.model, config.early_frames)
     summary = launch(task, config, config.stages, config.run, output)
-    first = next(parts.scan(config.input[0], "tokens", ["fps", "tokenizer_fingerprint"]))
+    tokens = storage.read_json(storage.join(config.input[0], "summary.json"))
     return {
         **summary,
-        "fps": first["fps"][0].as_py(),
+        "fps": tokens["fps"],
         "trained_frames": max(mix.frames for stage in config.stages for mix in stage.data),
-        "tokenizer_fingerprint": first["tokenizer_fingerprint"][0].as_py(),
+        "tokenizer_fingerprint": tokens["codec_fingerprint"],
     }
 
 

@@ -105,16 +105,18 @@ class Server:
 
 
 class Throttle:
-    """Stands before a server and refuses each request some times, as S3 does under load.
+    """Stands before a server, counts requests, and refuses each some times, as S3 under load does.
 
     Args:
         server: its address, which requests are passed on to as they came.
-        times: how often each request is refused before it is passed on.
+        times: how often each request is refused before it is passed on; 0 only counts.
     """
 
     def __init__(self, server: str, times: int) -> None:
         self.refused: Counter[str] = Counter()
         """How often each request was refused."""
+        self.passed: Counter[str] = Counter()
+        """How often each request was passed on, by its method, path and range."""
         self._server, self._times = urlsplit(server).netloc, times
 
     @contextlib.contextmanager
@@ -153,6 +155,7 @@ class Throttle:
             error = b"<Error><Code>SlowDown</Code><Message>Reduce your rate.</Message></Error>"
             error = b"" if request.command == "HEAD" else error
             return 503, [("Content-Length", str(len(error)))], error
+        self.passed[name] += 1
         onward = http.client.HTTPConnection(self._server)
         with contextlib.closing(onward):
             onward.request(request.command, request.path, body, dict(request.headers))

@@ -30,15 +30,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from data_prep import shards
 from data_prep.loader import Loader, Mix
-from infra import artifact, cluster, storage
-from infra.config import JobConfig, build
+from data_prep.shards import ROW_GROUP_BYTES
+from infra import cluster, storage
+from infra.config import build
 from infra.job import execute
 from models.autoregressive.loong.config import ARConfig
 from models.autoregressive.loong.loss import next_token_loss, token_nll
@@ -46,9 +45,10 @@ from models.autoregressive.loong.model import LongtakeLlama
 from models.autoregressive.loong.sequence import TokenBatch, build_batch, frames_of_latents
 from models.autoregressive.loong.vocabulary import Vocabulary
 from ray_jobs import train_autoregressive
-from ray_jobs.part_files import ROW_GROUP_BYTES
 from ray_jobs.training import launch as launching
+from tests import shard_artifacts
 from tests.benchmarks.report import report
+from tests.shard_artifacts import row, tokens_spec, window
 
 TEXT_TOKENS = 60
 LATENTS = (5, 16, 16)  # 17 frames of 128 x 128 pixels
@@ -172,59 +172,25 @@ def _ratio(slow: Side, fast: Side) -> float:
 def write_tokens(folder: Path, clips: int, windows: int, latents: tuple[int, int, int]) -> str:
     """Write token shards of random codes as `tokenize` lays them out; return their URI."""
     random = np.random.default_rng(0)
-    output = artifact.begin(
-        "tokens", JobConfig(input=(str(folder),), output=str(folder / "tokens"))
-    )
-    per_group = ROW_GROUP_BYTES // (windows * 4 * math.prod(latents))
-    for number, first in enumerate(range(0, clips, 2 * per_group)):
-        with (
-            storage.open_output(output.path("tokens", f"part-{number:05d}.parquet")) as file,
-            shards.Writer(file, shards.TOKENS) as writer,
-        ):
-            for start in range(first, min(first + 2 * per_group, clips), per_group):
-                count = min(per_group, clips - start)
-                writer.write_table(
-                    _token_rows(range(start, start + count), windows, latents, random)
-                )
+    frames = frames_of_latents(latents[0])
+    spec = tokens_spec(SHAPE.vocabulary.video, dtype="uint16")
+    per_file = 2 * ROW_GROUP_BYTES // (windows * 2 * math.prod(latents))
+
+    def clip(number: int) -> dict[str, Any]:
+        codes = random.integers(SHAPE.vocabulary.video, size=(windows, *latents), dtype=np.uint16)
+        text = random.integers(SHAPE.vocabulary.text, size=TEXT_TOKENS, dtype=np.int32)
+        split = "validation" if number % 50 == 0 else "train"
+        held = [window(data, frames, 8 * place) for place, data in enumerate(codes)]
+        return row(f"{number:032x}", held, split=split, text=text.tobytes())
+
+    files = [
+        [clip(number) for number in range(first, min(first + per_file, clips))]
+        for first in range(0, clips, per_file)
+    ]
     tokens = clips * windows * math.prod(latents)
     counts = {"tokens": tokens, "codebook_size": SHAPE.vocabulary.video}
-    artifact.finish(output, "tokens", counts, time.monotonic())
-    return output.uri
-
-
-def _token_rows(
-    clips: range, windows: int, latents: tuple[int, int, int], random: np.random.Generator
-) -> pa.Table:
-    rows, length = len(clips), math.prod(latents)
-    held = rows * windows
-    text = random.integers(SHAPE.vocabulary.text, size=rows * TEXT_TOKENS, dtype=np.int32)
-    ids = random.integers(SHAPE.vocabulary.video, size=held * length, dtype=np.int32)
-    window = pa.StructArray.from_arrays(
-        [
-            np.full(held, frames_of_latents(latents[0]), np.int32),
-            np.tile(np.arange(windows, dtype=np.int32) * 8, rows),
-            _lists(np.tile(np.array(latents, np.int32), held), len(latents)),
-            _lists(ids, length),
-        ],
-        fields=list(shards.WINDOW),
-    )
-    columns = {
-        "clip_id": [f"{clip:032x}" for clip in clips],
-        "video_id": [f"{clip // 10:032x}" for clip in clips],
-        "caption": ["A film."] * rows,
-        "split": ["validation" if clip % 50 == 0 else "train" for clip in clips],
-        "start_s": [0.0] * rows, "end_s": [6.0] * rows, "fps": [12.0] * rows,
-        "motion": [1.0] * rows, "frames": [72] * rows,
-        "text_ids": _lists(text, TEXT_TOKENS),
-        "windows": _lists(window, windows),
-        "tokenizer_fingerprint": ["benchmark"] * rows,
-    }  # fmt: skip
-    return pa.table(columns, schema=shards.TOKENS)
-
-
-def _lists(values: Any, length: int) -> pa.ListArray:
-    offsets = np.arange(0, len(values) + 1, length, dtype=np.int32)
-    return pa.ListArray.from_arrays(offsets, values)
+    about = {"fps": 12.0, "codec_fingerprint": "benchmark"}
+    return shard_artifacts.write(folder, spec, files, summary={**counts, **about})
 
 
 def compare_loader(rounds: int) -> float:

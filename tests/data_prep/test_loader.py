@@ -1,59 +1,41 @@
 """The loader: a batch is a function of (seed, step), whatever came before and whoever asks."""
 
-import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from data_prep import loader, shards
+from data_prep import loader
 from data_prep.loader import Loader, Mix
 from data_prep.sample import Sample
-from infra import artifact, storage
-from infra.config import JobConfig
+from data_prep.shards import ShardSpec
 from infra.errors import UserError
 from infra.seeding import derive
+from tests import shard_artifacts
+from tests.shard_artifacts import row, tokens_spec, window
 
 FRAMES = (5, 9, 20, 1, 33, 17, 6, 40)
 
 
-def write(
-    tmp_path: Path, kind: str, schema: pa.Schema, rows: list[dict], per_group: int = 2
-) -> str:
-    config = JobConfig(input=(str(tmp_path),), output=str(tmp_path / f"{kind}-artifact"))
-    output = artifact.begin(kind, config)
+def write(folder: Path, spec: ShardSpec, rows: list[dict], per_group: int = 2) -> str:
     half = len(rows) // 2
-    for number, part in enumerate((rows[:half], rows[half:])):
-        with (
-            storage.open_output(output.path(kind, f"part-{number}.parquet")) as file,
-            shards.Writer(file, schema) as writer,
-        ):
-            for start in range(0, len(part), per_group):
-                writer.write_table(pa.Table.from_pylist(part[start : start + per_group], schema))
-    artifact.finish(output, kind, {}, time.monotonic())
-    return output.uri
+    return shard_artifacts.write(folder, spec, [rows[:half], rows[half:]], per_group)
 
 
-def provenance(number: int, frames: int) -> dict:
-    return {
-        "clip_id": f"c{number}", "video_id": "v", "caption": "film", "motion": 1.0, "fps": 12.0,
-        "split": "validation" if number % 4 == 3 else "train",
-        "start_s": 0.0, "end_s": 1.0, "frames": frames,
-    }  # fmt: skip
+def split(number: int) -> str:
+    return "validation" if number % 4 == 3 else "train"
 
 
 @pytest.fixture
-def pixels(tmp_path: Path) -> str:
+def frames(tmp_path: Path) -> str:
     rows = []
-    for number, frames in enumerate(FRAMES):
-        # every pixel of frame t of clip c is 50 c + t, so that a sample says where it comes from
-        video = np.broadcast_to(np.arange(frames)[:, None, None, None], (frames, 8, 8, 3))
-        data = (video + 30 * number).astype(np.uint8).tobytes()
-        rows.append({**provenance(number, frames), "height": 8, "width": 8, "pixels": data})
-    return write(tmp_path, "frames", shards.FRAMES, rows)
+    for number, count in enumerate(FRAMES):
+        # every pixel of frame t of clip c is 30 c + t, so that a sample says where it comes from
+        video = np.broadcast_to(np.arange(count)[:, None, None, None], (count, 8, 8, 3))
+        data = (video + 30 * number).astype(np.uint8)
+        rows.append(row(f"c{number}", [window(data, count)], split=split(number)))
+    return write(tmp_path, shard_artifacts.FRAMES, rows)
 
 
 @pytest.fixture
@@ -61,13 +43,12 @@ def tokens(tmp_path: Path) -> str:
     rows = []
     for number in range(8):
         windows = [
-            {"frames": f, "start_frame": s, "shape": [1 + f // 4, 1, 2],
-             "ids": [number] * (2 * (1 + f // 4))}
+            window(np.full((1 + f // 4, 1, 2), number, np.uint8), f, s)
             for f in (1, 5) for s in range(3)
         ]  # fmt: skip
-        extra = {"text_ids": [number], "windows": windows, "tokenizer_fingerprint": "t"}
-        rows.append({**provenance(number, 9), **extra})
-    return write(tmp_path, "tokens", shards.TOKENS, rows)
+        text = np.array([number, 7], np.int32).tobytes()
+        rows.append(row(f"c{number}", windows, split=split(number), text=text))
+    return write(tmp_path, tokens_spec(), rows)
 
 
 MIX = (Mix(frames=1), Mix(frames=5, weight=3.0))
@@ -77,19 +58,19 @@ def signature(batch: list[Sample]) -> list:
     return [(s.clip_id, s.data.shape[0], int(s.data[0, 0, 0, 0])) for s in batch]
 
 
-def test_any_step_can_be_asked_for_first(pixels: str):
-    straight = Loader(pixels, "train", MIX, 30, 4, seed=7)
+def test_any_step_can_be_asked_for_first(frames: str):
+    straight = Loader(frames, "train", MIX, 30, 4, seed=7)
     expected = [signature(straight.batch(step)) for step in range(30)]
-    resumed = Loader(pixels, "train", MIX, 30, 4, seed=7)
+    resumed = Loader(frames, "train", MIX, 30, 4, seed=7)
     assert [signature(resumed.batch(step)) for step in (29, 11, 12)] == [
         expected[29], expected[11], expected[12],
     ]  # fmt: skip
-    other = Loader(pixels, "train", MIX, 30, 4, seed=8)
+    other = Loader(frames, "train", MIX, 30, 4, seed=8)
     assert [signature(other.batch(step)) for step in range(30)] != expected
 
 
-def test_workers_share_the_batch_of_one(pixels: str):
-    loader = Loader(pixels, "train", MIX, 10, 4, seed=0)
+def test_workers_share_the_batch_of_one(frames: str):
+    loader = Loader(frames, "train", MIX, 10, 4, seed=0)
     for step in range(10):
         whole = signature(loader.batch(step))
         first, second = (signature(loader.batch(step, rank, 2)) for rank in (0, 1))
@@ -102,8 +83,8 @@ def test_an_epoch_sees_every_item_once(tokens: str):
     assert seen == {f"c{n}": 3 for n in range(8) if n % 4 != 3}
 
 
-def test_frames_are_consecutive_and_of_the_split(pixels: str):
-    loader = Loader(pixels, "train", [Mix(frames=5)], 20, 4, seed=1)
+def test_frames_are_consecutive_and_of_the_split(frames: str):
+    loader = Loader(frames, "train", [Mix(frames=5)], 20, 4, seed=1)
     for step in range(20):
         for sample in loader.batch(step):
             assert int(sample.clip_id[1:]) % 4 != 3
@@ -112,8 +93,8 @@ def test_frames_are_consecutive_and_of_the_split(pixels: str):
             assert values[0] == 30 * int(sample.clip_id[1:]) + sample.start_frame
 
 
-def test_a_mix_is_drawn_by_weight(pixels: str):
-    loader = Loader(pixels, "train", MIX, 400, 1, seed=0)
+def test_a_mix_is_drawn_by_weight(frames: str):
+    loader = Loader(frames, "train", MIX, 400, 1, seed=0)
     lengths = Counter(loader.batch(step)[0].data.shape[0] for step in range(400))
     assert 0.65 < lengths[5] / 400 < 0.85
 
@@ -124,6 +105,7 @@ def test_held_out_samples_are_always_the_same(tokens: str):
     assert [s.clip_id for s in samples] == [s.clip_id for s in again]
     assert {s.clip_id for s in samples} == {"c3", "c7"}
     assert samples[0].data.shape == (2, 1, 2)
+    assert [s.text.tolist() for s in samples] == [[int(s.clip_id[1]), 7] for s in samples]
 
 
 @pytest.fixture
@@ -132,10 +114,9 @@ def shapes(tmp_path: Path) -> str:
     rows = []
     for number in range(24):
         height, width = (16, 8) if number % 3 == 2 else (8, 16)
-        data = np.full((5, height, width, 3), number, np.uint8).tobytes()
-        size = {"height": height, "width": width}
-        rows.append({**provenance(number, 5), **size, "split": "train", "pixels": data})
-    return write(tmp_path, "frames", shards.FRAMES, rows, per_group=6)
+        data = np.full((5, height, width, 3), number, np.uint8)
+        rows.append(row(f"c{number}", [window(data, 5)]))
+    return write(tmp_path, shard_artifacts.FRAMES, rows, per_group=6)
 
 
 def test_a_batch_has_one_shape_and_the_mix_gives_each_shape_its_share(shapes: str):
@@ -156,20 +137,30 @@ def test_every_shape_is_judged(shapes: str):
     assert sorted(int(sample.data.max()) for sample in held) == list(range(24))
 
 
-def test_what_is_not_there_is_named(pixels: str, tmp_path: Path):
+def test_what_is_not_there_is_named(frames: str, tmp_path: Path):
     with pytest.raises(UserError, match="no train clip of 65 frames"):
-        Loader(pixels, "train", [Mix(frames=65)], 1, 1, seed=0)
+        Loader(frames, "train", [Mix(frames=65)], 1, 1, seed=0)
     with pytest.raises(UserError, match="no artifact here"):
         Loader(str(tmp_path / "none"), "train", MIX, 1, 1, seed=0)
 
 
-def test_shards_of_another_version_are_refused(tmp_path: Path):
-    other = shards.FRAMES.with_metadata({"longtake.schema": "frames", "longtake.version": "0"})
-    uri = write(tmp_path, "frames", other, [
-        {**provenance(n, 1), "height": 1, "width": 1, "pixels": b"abc"} for n in range(2)
-    ])  # fmt: skip
-    with pytest.raises(UserError, match=r"longtake.version is '0'; expected '3'"):
-        Loader(uri, "train", [Mix(frames=1)], 1, 1, seed=0)
+def test_latents_and_embeddings_come_as_their_spec_says(tmp_path: Path):
+    codec = {"latent": {"kind": "channels", "channels": 3}}
+    text = {"kind": "t5", "fingerprint": "f", "dtype": "float16", "dim": 4}
+    spec = ShardSpec("latents", "float16", codec, "c", text)
+    latents = np.random.default_rng(0).normal(size=(8, 3, 2, 1, 5)).astype(np.float16)
+    embeddings = np.random.default_rng(1).normal(size=(8, 6, 4)).astype(np.float16)
+    rows = [
+        row(f"c{n}", [window(latents[n], 5, 9)], text=embeddings[n, : n % 3].tobytes())
+        for n in range(8)
+    ]
+    for sample in Loader(write(tmp_path, spec, rows), "train", [Mix(frames=5)], 1, 8, 0).batch(0):
+        number = int(sample.clip_id[1:])
+        assert (sample.data == latents[number]).all()
+        assert sample.text is not None
+        assert (sample.text == embeddings[number, : number % 3]).all()
+        assert (sample.shape, sample.start_frame) == ((5, 1, 5), 9)
+        assert sample.data.dtype == np.float16
 
 
 def test_an_epoch_is_whole_however_many_row_groups_are_mixed_at_once(
@@ -180,14 +171,6 @@ def test_an_epoch_is_whole_however_many_row_groups_are_mixed_at_once(
     seen = [epoch.batch(step)[0].clip_id for step in range(18)]
     assert Counter(seen) == {f"c{n}": 3 for n in range(8) if n % 4 != 3}
     assert seen != sorted(seen)
-
-
-def test_building_reads_footers_and_no_rows(pixels: str, monkeypatch: pytest.MonkeyPatch):
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a row group was read")
-
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", refuse)
-    assert len(Loader(pixels, "train", [Mix(frames=5)], 1, 1, seed=0)) == 16
 
 
 def test_every_sample_has_a_seed_that_its_reader_does_not_change(tokens: str):

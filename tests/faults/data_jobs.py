@@ -16,6 +16,7 @@ from infra.config import JobConfig, build
 from infra.job import Job, execute, run_and_exit
 from models import exports
 from models.tokenizer import CVQConfig, TokenizerConfig, VideoTokenizer
+from ray_jobs import frames as frames_job
 from ray_jobs import prepare, tokenize
 
 STEPS = ("prepare", "frames", "tokens")
@@ -29,14 +30,15 @@ def jobs(videos: str, tokenizer: str, output: str) -> list[tuple[Job[Any], JobCo
     kept: dict[str, Any] = {"input": [videos], "analysis": {"filters": small}}
     shape: dict[str, Any] = {
         "sizes": [{"height_px": 16, "width_px": 16}, {"height_px": 16, "width_px": 32}],
-        "part_s": 0.1,  # a clip each
+        "shard_mb": 0.001,  # a clip each
         "validation_share": 0.3,
     }
     frames = {"input": [f"{output}/prepare"], **shape}
-    tokens = {"input": [f"{output}/frames"], "tokenizer": tokenizer, **shape}
+    tokens: dict[str, Any] = {"input": [f"{output}/frames"], "codec": tokenizer}
+    tokens["shard_mb"] = 0.001
     tokens["windows"] = [{"frames": 1, "stride": 8}, {"frames": 5, "stride": 5}]
     trees = dict(zip(STEPS, (kept, frames, tokens), strict=True))
-    kinds = (prepare.JOB, tokenize.JOB, tokenize.JOB)
+    kinds = (prepare.JOB, frames_job.JOB, tokenize.JOB)
     return [
         (job, build(job.config, {**tree, "output": f"{output}/{name}"}))
         for job, (name, tree) in zip(kinds, trees.items(), strict=True)
@@ -48,7 +50,7 @@ def tokenizer_at(folder: Path) -> str:
     codebook = CVQConfig(size=64, dim=8)
     model = TokenizerConfig(height_px=16, width_px=16, channels=8, groups=1, codebook=codebook)
     torch.manual_seed(0)
-    settings = build(tokenize.TokenizeConfig, {"input": ["none"], "output": str(folder)})
+    settings = build(JobConfig, {"input": ["none"], "output": str(folder)})
     output = artifact.Output(settings.output, "0" * 16, artifact.State.NEW)
     exports.save(VideoTokenizer(model), folder)
     artifact.finish(output, "tokenizer", {}, time.monotonic())

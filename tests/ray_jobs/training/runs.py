@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from data_prep import shards
 from data_prep.loader import Mix
 from data_prep.sample import Sample
 from infra import artifact
@@ -32,6 +29,8 @@ from ray_jobs.train_tokenizer import TokenizerTask
 from ray_jobs.training.config import DeepSpeedConfig, RunConfig, StageConfig
 from ray_jobs.training.launch import launch
 from ray_jobs.training.task import Task
+from tests import shard_artifacts
+from tests.shard_artifacts import row, tokens_spec, window
 
 CLIPS, FRAMES, SIZE = 16, 9, 16
 CODES = 16
@@ -188,39 +187,26 @@ KINDS = {
 def write_data(folder: Path) -> dict[str, str]:
     """Write pixel and token shards of moving gradients; return their URIs by kind."""
     y, x = np.mgrid[0:SIZE, 0:SIZE]
-    pixels, tokens = [], []
+    frames, tokens = [], []
     for clip in range(CLIPS):
         t = np.arange(FRAMES)[:, None, None]
         red = (x * (clip % 5 + 1) * 3 + t * 9) % 256
         green = np.broadcast_to((y * 11 + clip * 15 + t) % 256, red.shape)
         video = np.stack([red, green, np.full_like(red, 16 * clip)], -1).astype(np.uint8)
-        about = {
-            "clip_id": f"c{clip}", "video_id": "v", "caption": None, "fps": 8.0, "motion": 1.0,
-            "split": "validation" if clip % 8 == 7 else "train", "start_s": 0.0, "end_s": 1.0,
-            "frames": FRAMES,
-        }  # fmt: skip
-        pixels.append({**about, "height": SIZE, "width": SIZE, "pixels": video.tobytes()})
-        windows = [
-            {"frames": frames, "start_frame": 0, "shape": [latents, 2, 2],
-             "ids": [(clip + 3 * place) % CODES for place in range(latents * 4)]}
-            for frames, latents in ((1, 1), (5, 2))
-        ]  # fmt: skip
-        text = {"text_ids": [clip], "tokenizer_fingerprint": "t"}
-        tokens.append({**about, **text, "windows": windows})
-    made = {}
-    for kind, schema, rows in (
-        ("frames", shards.FRAMES, pixels),
-        ("tokens", shards.TOKENS, tokens),
-    ):
-        output = artifact.begin(kind, JobConfig(input=(str(folder),), output=str(folder / kind)))
-        Path(output.path(kind)).mkdir()
-        with shards.Writer(output.path(kind, "part-00000.parquet"), schema) as writer:
-            for first in range(0, CLIPS, 4):
-                writer.write_table(pa.Table.from_pylist(rows[first : first + 4], schema))
-        counts = {"clips": CLIPS, "codebook_size": CODES}
-        artifact.finish(output, kind, counts, time.monotonic())
-        made[kind] = output.uri
-    return made
+        about = {"caption": None, "fps": 8.0, "split": "validation" if clip % 8 == 7 else "train"}
+        frames.append(row(f"c{clip}", [window(video, FRAMES)], **about))
+        windows = []
+        for count, latents in ((1, 1), (5, 2)):
+            codes = (clip + 3 * np.arange(latents * 4)) % CODES
+            windows.append(window(codes.reshape(latents, 2, 2).astype(np.uint8), count))
+        text = np.array([clip], np.int32).tobytes()
+        tokens.append(row(f"c{clip}", windows, **about, text=text))
+    summary = {"clips": CLIPS, "codebook_size": CODES, "fps": 8.0, "codec_fingerprint": "t"}
+    specs = (shard_artifacts.FRAMES, tokens_spec(CODES))
+    return {
+        spec.kind: shard_artifacts.write(folder, spec, [rows], per_group=4, summary=summary)
+        for spec, rows in zip(specs, (frames, tokens), strict=True)
+    }
 
 
 def train(

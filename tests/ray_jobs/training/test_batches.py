@@ -1,23 +1,20 @@
 """Which samples a worker reads, how far ahead, and what a stage is judged on."""
 
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from data_prep import shards
 from data_prep.loader import Loader, Mix
 from data_prep.sample import Sample
-from infra import artifact
-from infra.config import JobConfig
 from infra.errors import UserError
 from ray_jobs.training.batches import batch, held_out, prefetched
 from ray_jobs.training.config import StageConfig
+from tests import shard_artifacts
+from tests.shard_artifacts import row, window
 
 FRAMES = (1, 9, 40, 70)
 """Of the held-out clips; the only clip to train on has 70 too."""
@@ -26,22 +23,14 @@ FRAMES = (1, 9, 40, 70)
 @pytest.fixture
 def pixels(tmp_path: Path) -> str:
     rows = [
-        {
-            "clip_id": f"c{number}", "video_id": "v", "caption": "film", "motion": 1.0,
-            "split": "train" if number == len(FRAMES) else "validation",
-            "fps": 12.0, "start_s": 0.0, "end_s": 1.0, "frames": frames,
-            "height": 8, "width": 8, "pixels": np.zeros(frames * 8 * 8 * 3, np.uint8).tobytes(),
-        }
+        row(
+            f"c{number}",
+            [window(np.zeros((frames, 8, 8, 3), np.uint8), frames)],
+            split="train" if number == len(FRAMES) else "validation",
+        )
         for number, frames in enumerate((*FRAMES, 70))
-    ]  # fmt: skip
-    output = artifact.begin(
-        "frames", JobConfig(input=(str(tmp_path),), output=str(tmp_path / "frames"))
-    )
-    Path(output.path("frames", "")).mkdir()
-    with shards.Writer(output.path("frames", "part.parquet"), shards.FRAMES) as writer:
-        writer.write_table(pa.Table.from_pylist(rows, shards.FRAMES))
-    artifact.finish(output, "frames", {}, time.monotonic())
-    return output.uri
+    ]
+    return shard_artifacts.write(tmp_path, shard_artifacts.FRAMES, [rows])
 
 
 def stage(*frames: int) -> StageConfig:

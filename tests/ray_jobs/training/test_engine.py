@@ -2,18 +2,15 @@
 
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
-from data_prep import shards
-from infra import artifact, storage
-from infra.config import JobConfig, Resources, build
+from infra import artifact
+from infra.config import Resources, build
 from infra.errors import UserError
 from infra.job import execute
 from models import exports, weights
@@ -21,8 +18,10 @@ from ray_jobs import train_tokenizer
 from ray_jobs.training import launch as launching
 from ray_jobs.training.config import BadLossConfig
 from ray_jobs.training.loop import Work, train
+from tests import shard_artifacts
 from tests.ray_jobs.training import runs
 from tests.ray_jobs.training.test_trackers import history
+from tests.shard_artifacts import row, window
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -31,8 +30,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 def pixels(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Sixteen clips of moving gradients, as pixel shards."""
     folder = tmp_path_factory.mktemp("pixels")
-    config = JobConfig(input=(str(folder),), output=str(folder / "frames"))
-    output = artifact.begin("frames", config)
     y, x = np.mgrid[0:16, 0:16]
     rows = []
     for clip in range(16):
@@ -41,18 +38,9 @@ def pixels(tmp_path_factory: pytest.TempPathFactory) -> str:
         green = (y * 11 + clip * 15 + t) % 256
         blue = np.full_like(red, 16 * clip)
         data = np.stack([red, np.broadcast_to(green, red.shape), blue], -1).astype(np.uint8)
-        rows.append({
-            "clip_id": f"c{clip}", "video_id": "v", "caption": None, "fps": 8.0, "motion": 1.0,
-            "split": "validation" if clip % 8 == 7 else "train", "start_s": 0.0, "end_s": 1.0,
-            "frames": 9, "height": 16, "width": 16, "pixels": data.tobytes(),
-        })  # fmt: skip
-    with (
-        storage.open_output(output.path("frames", "part-00000.parquet")) as file,
-        shards.Writer(file, shards.FRAMES) as writer,
-    ):
-        writer.write_table(pa.Table.from_pylist(rows, shards.FRAMES))
-    artifact.finish(output, "frames", {"clips": 16}, time.monotonic())
-    return output.uri
+        split = "validation" if clip % 8 == 7 else "train"
+        rows.append(row(f"c{clip}", [window(data, 9)], caption=None, fps=8.0, split=split))
+    return shard_artifacts.write(folder, shard_artifacts.FRAMES, [rows], summary={"clips": 16})
 
 
 def settings(

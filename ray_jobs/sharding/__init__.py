@@ -1,0 +1,1 @@
+"""Shared stages of `frames` and `tokenize`: planning, decoding, encoding, and writing shards."""

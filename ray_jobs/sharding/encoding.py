@@ -1,0 +1,92 @@
+"""A worker's codec and text encoder: clips in, rows of tokens or latents out."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from data_prep.sampling import WindowConfig
+from data_prep.shards import Row, ShardSpec
+from infra.config import as_tree
+from models.codec import CodecSpec, Codes, VideoCodec
+from models.text.pieces import TextTokenizer
+from ray_jobs.sharding.source import Failure, FilmSource, ShardSource
+from ray_jobs.sharding.windows import WindowEncoder
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What a worker encodes with."""
+
+    codec_uri: str
+    codec: CodecSpec
+    fingerprint: str
+    """Of the codec's artifact."""
+    windows: tuple[WindowConfig, ...]
+    batch_size: int
+    text_model: str | None
+    max_text_tokens: int
+    threads: int
+    """Of torch in a worker."""
+
+    def stated(self) -> dict[str, Any]:
+        """Return what shards and their summary say of it."""
+        text = {"kind": "pieces", "model": self.text_model, "max_tokens": self.max_text_tokens}
+        return {
+            "codec": as_tree(self.codec),
+            "codec_fingerprint": self.fingerprint,
+            "text": text,
+        }
+
+    @property
+    def shards(self) -> ShardSpec:
+        """The spec of the shards that it makes."""
+        stated = self.stated()
+        return ShardSpec(
+            "tokens" if isinstance(self.codec.latent, Codes) else "latents",
+            self.codec.latent.dtype,
+            stated["codec"],
+            self.fingerprint,
+            {**stated["text"], "dtype": "int32", "dim": None},
+        )
+
+
+class TokenMaker:
+    """Makes rows of encoded windows; the codec is loaded once a worker.
+
+    Args:
+        encoding: what to encode with.
+        source: of frames.
+        load: loads the codec.
+    """
+
+    def __init__(
+        self,
+        encoding: Encoding,
+        source: FilmSource | ShardSource,
+        load: Callable[[str, torch.device], VideoCodec],
+    ) -> None:
+        torch.set_num_threads(encoding.threads)
+        self._encoding, self._source = encoding, source
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._codec = load(encoding.codec_uri, self._device)
+        self._pieces = TextTokenizer(encoding.text_model)
+        self.spec = encoding.shards
+        self.notes = Counter[str]()
+
+    def rows(self, part: int) -> Iterator[Row | Failure]:
+        """Yield a row a clip; batches never cross parts, so that a part always comes out alike."""
+        self.notes = Counter[str]()
+        c = self._encoding
+        encoder = WindowEncoder(
+            self._codec, c.codec, c.windows, c.batch_size, self._text, self._device
+        )
+        yield from encoder.rows(self._source.pieces(part))
+
+    def _text(self, caption: str | None) -> bytes:
+        ids = self._pieces.encode(caption, 1 << 30)
+        self.notes["cut"] += len(ids) > self._encoding.max_text_tokens
+        return np.array(ids[: self._encoding.max_text_tokens], np.int32).tobytes()
