@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from infra import storage
 from ray_jobs.reporting.inputs import Artifact
 
 TITLES = {
@@ -22,7 +21,7 @@ def section(measures: Sequence[Artifact]) -> dict[str, Any]:
     metrics = [artifact.metrics() for artifact in measures]
     columns = [
         {
-            "name": ", ".join(storage.name(source["uri"]) for source in each["sources"]),
+            "name": ", ".join(_short(source["uri"]) for source in each["sources"]),
             "uris": [source["uri"] for source in each["sources"]],
             "videos": each["videos"],
             "unreadable": each["unreadable_videos"],
@@ -36,3 +35,8 @@ def section(measures: Sequence[Artifact]) -> dict[str, Any]:
     ]
     alike = len({repr(each["conventions"]) for each in metrics}) == 1
     return {"columns": columns, "rows": rows, "alike": alike}
+
+
+def _short(uri: str) -> str:
+    """Return the last two parts of a URI: a run and its step, or a folder and its own."""
+    return "/".join(uri.rstrip("/").split("/")[-2:])

@@ -29,7 +29,10 @@ def settings(models: list[str], output: Path, **keys: object) -> TopKConfig:
         "output": str(output),
         "job": {
             "prompts": ["a cat", "a dog"],
-            "system": {"extension": {"total_frames": 21, "window_frames": 9, "reencode_frames": 5}},
+            "system": {
+                "extension": {"total_frames": 21, "window_frames": 9, "reencode_frames": 5},
+                "sampling": {"top_k": 16},
+            },
         },
         "space": {"system.sampling.top_k": {"grid": [1, None]}},
         "trials_at_once": 2,
