@@ -205,6 +205,7 @@ def run(config: TrainAutoregressiveConfig, output: Output) -> dict[str, Any]:
     return {
         **summary,
         "fps": tokens["fps"],
+        "text": tokens["text"],
         "trained_frames": max(mix.frames for stage in config.stages for mix in stage.data),
         "tokenizer_fingerprint": tokens["codec_fingerprint"],
     }

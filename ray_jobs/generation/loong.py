@@ -14,13 +14,12 @@ import torch
 from infra import artifact, storage
 from infra.errors import UserError
 from infra.progress import Progress
-from models import exports
+from models import exports, text
 from models.autoregressive.loong.config import ARConfig
 from models.autoregressive.loong.extension import Cue, Extension, cue_in_force, extend
 from models.autoregressive.loong.model import LongtakeLlama
 from models.autoregressive.loong.sequence import SPECIALS_PER_SEQUENCE
 from models.autoregressive.sampling import Sampling
-from models.text.pieces import TextTokenizer
 from models.tokenizer.config import TokenizerConfig
 from models.tokenizer.model import VideoTokenizer
 from ray_jobs.generation.requests import name_of
@@ -116,9 +115,9 @@ class Loong:
         )
         rows, columns = _latent_size(shape)
         encode = _text_encoder(self.autoregressive_uri, model)
-        text = max(len(encode(each.text)) for prompt in prompts for each in over_time(prompt))
+        longest = max(len(encode(each.text)) for prompt in prompts for each in over_time(prompt))
         # The end of the video is never read, nor is the last token.
-        positions = SPECIALS_PER_SEQUENCE - 1 + text + latents * rows * columns - 1
+        positions = SPECIALS_PER_SEQUENCE - 1 + longest + latents * rows * columns - 1
         if positions > model.max_positions:
             raise UserError(
                 f"system.extension.window_frames: {extension.window_frames}; with the longest "
@@ -219,5 +218,16 @@ def _latent_size(config: TokenizerConfig) -> tuple[int, int]:
 
 
 def _text_encoder(autoregressive: str, model: ARConfig) -> Callable[[str], list[int]]:
-    encoder = TextTokenizer()
-    return lambda text: encoder.encode(text, model.max_text_tokens)
+    """Return the encoding of prompts that the model was trained with, as its artifact states it.
+
+    Raises:
+        UserError: the text model is not there.
+    """
+    summary = storage.read_json(storage.join(autoregressive, "summary.json"))
+    encoder = text.build(text.parse(summary["text"]))
+
+    def encode(prompt: str) -> list[int]:
+        (ids,) = encoder.encode([prompt])
+        return ids.tolist()[: model.max_text_tokens]
+
+    return encode

@@ -1,5 +1,6 @@
 """generate: what it refuses, what it plans, and what it says of each video."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +200,14 @@ def test_the_longest_window_that_passes_the_plan_is_the_longest_that_can_be_made
         plan(longer)
     with pytest.raises(ValueError, match="a sequence of 65 tokens exceeds max_positions 64"):
         _make(longer)
+
+
+def test_a_text_model_that_is_gone_is_refused(models: list[str], tmp_path: Path):
+    moved = tmp_path / "autoregressive"
+    shutil.copytree(models[1], moved)
+    summary = storage.read_json(str(moved / "summary.json"))
+    gone = {**summary, "text": {"kind": "pieces", "model": str(tmp_path / "gone.model")}}
+    storage.write_json(str(moved / "summary.json"), gone)
+    with pytest.raises(UserError, match=r"gone.model") as caught:
+        plan(_settings([models[0], str(moved)]))
+    assert "\n" not in str(caught.value)

@@ -43,6 +43,7 @@ def write(folder: Path) -> list[str]:
     made_for = {
         "tokenizer_fingerprint": artifact.read(tokenizer).fingerprint,
         "fps": FPS,
+        "text": {"kind": "pieces", "model": None, "max_tokens": 16},
         "trained_frames": 9,
     }
     model = LongtakeLlama(AUTOREGRESSIVE)
