@@ -72,7 +72,7 @@ def describe(artifact_uri: str, files: Sequence[tuple[str, int]]) -> pa.Table:
     """
     rows, specs = [], []
     for path, size_bytes in files:
-        footer = _footer(storage.join(artifact_uri, path), size_bytes)
+        footer = footer_bytes(storage.join(artifact_uri, path), size_bytes)
         metadata = pq.read_metadata(pa.BufferReader(footer))
         spec = _spec(metadata.schema.to_arrow_schema(), path)
         if specs and spec != specs[0]:
@@ -93,6 +93,17 @@ def describe(artifact_uri: str, files: Sequence[tuple[str, int]]) -> pa.Table:
             }
         )
     return pa.Table.from_pylist(rows, pa.schema(_FIELDS, metadata=specs[0].schema.metadata))
+
+
+def footer_bytes(uri: str, size_bytes: int) -> bytes:
+    """Return the end of a Parquet file from its footer on, in one request or two."""
+    tail = storage.read_range(uri, max(size_bytes - _TAIL_BYTES, 0), min(_TAIL_BYTES, size_bytes))
+    if tail[-4:] != b"PAR1":
+        raise UserError(f"{uri}: not a Parquet file")
+    length = int.from_bytes(tail[-8:-4], "little") + 8
+    if length > len(tail):
+        tail = storage.read_range(uri, size_bytes - length, length)
+    return tail[-length:]
 
 
 def write(artifact_uri: str, tables: Iterable[pa.Table]) -> None:
@@ -268,17 +279,6 @@ def _spec(schema: pa.Schema, file: str) -> ShardSpec:
         return ShardSpec.read(schema.metadata, file)
     except ValueError as error:
         raise UserError(str(error)) from None
-
-
-def _footer(uri: str, size_bytes: int) -> bytes:
-    """Return the end of a Parquet file from its footer on, in one request or two."""
-    tail = storage.read_range(uri, max(size_bytes - _TAIL_BYTES, 0), min(_TAIL_BYTES, size_bytes))
-    if tail[-4:] != b"PAR1":
-        raise UserError(f"{uri}: not a Parquet file")
-    length = int.from_bytes(tail[-8:-4], "little") + 8
-    if length > len(tail):
-        tail = storage.read_range(uri, size_bytes - length, length)
-    return tail[-length:]
 
 
 def _range(group: pq.RowGroupMetaData) -> dict[str, int]:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_prep.index import footer_bytes
 from infra import storage
 
 Row = dict[str, Any]
@@ -85,8 +86,15 @@ def write_rows(uri: str, schema: pa.Schema, rows: Iterable[Row]) -> int:
     return write_tables(uri, schema, (pa.Table.from_pylist([row], schema) for row in rows))
 
 
-def read_footer(uri: str) -> pq.FileMetaData:
-    """Return the metadata of a Parquet file; most files take one read of their end."""
+def read_footer(uri: str, size_bytes: int | None = None) -> pq.FileMetaData:
+    """Return the metadata of a Parquet file; most files take one read of their end.
+
+    Args:
+        uri: of the file.
+        size_bytes: of the file, as listings tell it; None asks storage, a request more.
+    """
+    if size_bytes is not None:
+        return pq.read_metadata(pa.BufferReader(footer_bytes(uri, size_bytes)))
     with storage.open_input(uri, FOOTER_BYTES) as file:
         return pq.read_metadata(file)
 

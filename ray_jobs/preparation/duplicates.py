@@ -27,8 +27,8 @@ from ray_jobs.part_files import FILES_AT_ONCE, write_tables
 from ray_jobs.preparation import part_footer
 from ray_jobs.units import Parts
 
-PARTS_A_TASK = 256
-"""Parts whose footers one task reads."""
+PARTS_A_TASK = 250
+"""Parts whose footers one task reads: of one folder, which it lists for their sizes."""
 REWRITTEN_A_TASK = 16
 SHARE_VIDEOS = 4_000_000
 """Videos whose ids one task compares, about: 24 bytes each, and as much again to sort them."""
@@ -75,8 +75,11 @@ def as_duplicate(row: dict[str, Any]) -> dict[str, Any]:
 
 def _read(parts: Parts, begin: int, end: int, shares: int) -> tuple[Any, ...]:
     """Return the accounts of some parts, and their digests and places dealt out into shares."""
+    uris = [parts.uri(part) for part in range(begin, end)]
+    folders = dict.fromkeys(uri.rpartition("/")[0] for uri in uris)
+    sizes = {file: size for folder in folders for file, size in storage.walk(folder)}
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        footers = list(pool.map(lambda part: part_footer.read(parts.uri(part)), range(begin, end)))
+        footers = list(pool.map(part_footer.read, uris, (sizes[uri] for uri in uris)))
     digests = np.concatenate([footer.digests for footer in footers])
     places = np.concatenate(
         [_places(begin + n, len(footer.digests)) for n, footer in enumerate(footers)]

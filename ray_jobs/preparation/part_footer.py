@@ -48,7 +48,7 @@ def pack(video_ids: Sequence[str | None]) -> str:
     return base64.b64encode(raw).decode()
 
 
-def read(uri: str) -> PartFooter:
-    """Return what the file of a part says of itself."""
-    tree = json.loads((read_footer(uri).metadata or {})[KEY.encode()])
+def read(uri: str, size_bytes: int | None = None) -> PartFooter:
+    """Return what the file of a part says of itself; `size_bytes` as in :func:`read_footer`."""
+    tree = json.loads((read_footer(uri, size_bytes).metadata or {})[KEY.encode()])
     return PartFooter(**{**tree, "copies": tuple(tree["copies"])})
