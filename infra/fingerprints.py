@@ -20,6 +20,7 @@ from infra.errors import UserError
 MARKER = "artifact.json"
 SCHEMA_VERSION = 2
 _SMALL = 64 << 20  # bytes; a larger input file counts by name and size alone
+_AT_ONCE = 8 << 20  # bytes
 
 Identity = Callable[[str], str]
 """Returns what an input counts as; see :func:`identities`."""
@@ -42,10 +43,18 @@ def identities(output: str, fingerprint_at: Callable[[str], str]) -> Identity:
         if storage.is_dir(uri):
             return f"directory {_listing(uri, output)}"
         size = storage.size_bytes(uri)
-        small = hashlib.sha256(storage.read_bytes(uri)).hexdigest()[:16] if size <= _SMALL else ""
+        small = _digest(uri) if size <= _SMALL else ""
         return f"file {storage.name(uri)} {size} {small}"
 
     return identity
+
+
+def _digest(uri: str) -> str:
+    digest = hashlib.sha256()
+    with storage.open_input(uri) as file:
+        while some := file.read(_AT_ONCE):
+            digest.update(some)
+    return digest.hexdigest()[:16]
 
 
 def _listing(uri: str, output: str) -> str:
