@@ -8,19 +8,17 @@ run that resumes from such a checkpoint starts the task again.
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 import torch
 from safetensors.torch import load, save
 
-from infra.seeding import derive
 from ray_jobs.training import batches
 from ray_jobs.training.checkpoints import PendingValidation, TrainState
 from ray_jobs.training.config import AsyncValidationConfig, StageConfig
-
-if TYPE_CHECKING:
-    from ray_jobs.training.loop import Work
+from ray_jobs.training.engine import seeded_model
+from ray_jobs.training.work import Work
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _FILE = "pending_validation.safetensors"
@@ -44,7 +42,7 @@ class AsyncValidation:
         settings: resources of the validation task.
     """
 
-    def __init__(self, work: "Work", settings: AsyncValidationConfig) -> None:
+    def __init__(self, work: Work, settings: AsyncValidationConfig) -> None:
         self._work, self._settings = work, settings
         self._pending: PendingValidation | None = None
         self._weights: Any = None  # in the object store, as safetensors
@@ -92,14 +90,13 @@ def saved(folder: str) -> bytes:
 
 
 def judge(
-    work: "Work", stage: StageConfig, weights: bytes
+    work: Work, stage: StageConfig, weights: bytes
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Validate weights in the precision of the run's forward passes."""
     settings = work.run.validation_async
     assert settings is not None
     torch.set_num_threads(max(1, math.floor(settings.cpus)))
-    torch.manual_seed(derive(work.seed, "weights"))
-    model = work.task.build()
+    model = seeded_model(work)
     model.load_state_dict(load(weights))
     model.to("cuda" if settings.gpus else "cpu", _DTYPES[work.run.deepspeed.precision])
     model.eval()

@@ -33,11 +33,13 @@ from ray_jobs.training.capabilities import (
     recompute_activations,
     sequence_sharing,
 )
-from ray_jobs.training.loop import Work, train
+from ray_jobs.training.loop import train
 from ray_jobs.training.optimizer import matches, parameter_groups
+from ray_jobs.training.results import SUMMARY_FILE
 from ray_jobs.training.task import Task
 from ray_jobs.training.tracked_runs import Tracked
 from ray_jobs.training.trackers import check_installed, key_of
+from ray_jobs.training.work import Work
 
 
 def check(
@@ -163,7 +165,7 @@ def launch(
             "and the same command goes on from the last whole checkpoint"
         ) from None
     _raise_if_stopped(output)
-    summary = output.path("training.json")
+    summary = output.path(SUMMARY_FILE)
     figures = storage.read_json(summary)
     storage.remove(summary)
     storage.remove(output.path(SKIPPED))

@@ -4,55 +4,31 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import deepspeed
 import ray.train
 import torch
 import torch.distributed as dist
-from torch.utils.flop_counter import FlopCounterMode
 
 from data_prep.loader import Loader
 from data_prep.sample import Sample
 from data_prep.sampling import TRAIN
-from infra import storage
 from infra.log import logger
 from infra.progress import Progress
 from infra.seeding import derive
-from ray_jobs.training import bad_loss, batches, checkpoint_index, checkpoints, telemetry, zero
+from ray_jobs.training import bad_loss, batches, checkpoint_index, checkpoints, telemetry
+from ray_jobs.training import engine as engines
 from ray_jobs.training.bad_loss import BadLoss, Skipped
-from ray_jobs.training.capabilities import compile_blocks, recompute_activations, sequence_sharing
 from ray_jobs.training.checkpoints import TrainState
-from ray_jobs.training.config import RunConfig, StageConfig, deepspeed_dict
-from ray_jobs.training.ema import Ema
-from ray_jobs.training.optimizer import adamw, matches
+from ray_jobs.training.config import StageConfig
+from ray_jobs.training.engine import Engine, State
+from ray_jobs.training.flops import StepFlops
 from ray_jobs.training.ranks import any_rank, mean_over_ranks, sequence_group
-from ray_jobs.training.sinks import SAMPLES, Lines, Prometheus, TensorBoard
-from ray_jobs.training.task import Task
-from ray_jobs.training.tracked_runs import Tracked
+from ray_jobs.training.results import finish
+from ray_jobs.training.sinks import Lines, Prometheus, TensorBoard
 from ray_jobs.training.trackers import trackers
 from ray_jobs.training.validation import Validation
-
-LAST_FOLDER = "last"
-
-
-@dataclass(frozen=True)
-class Work:
-    """Everything a worker needs; sent to it by Ray Train."""
-
-    task: Task
-    stages: tuple[StageConfig, ...]
-    run: RunConfig
-    data: str
-    """URI of the shards."""
-    output: str
-    """URI of the job's artifact."""
-    seed: int
-    threads: int
-    tracked: Tracked | None = None
-    """None: `run.tracking` names no service."""
+from ray_jobs.training.work import Work
 
 
 def train(settings: dict[str, Any]) -> None:
@@ -68,7 +44,7 @@ def train(settings: dict[str, Any]) -> None:
             train_state = checkpoints.read_train_state(folder) if folder else TrainState()
             train_state.workers = workers
             try:
-                _Run(work, rank, workers, train_state, skipped.steps, sharing).all_stages(folder)
+                Run(work, rank, workers, train_state, skipped.steps, sharing).all_stages(folder)
                 return
             except BadLoss as bad:
                 if not skipped.add(bad):
@@ -91,21 +67,18 @@ def _last_whole(output: str, rank: int, workers: int) -> Iterator[str | None]:
     yield None
 
 
-@dataclass(frozen=True)
-class Engine:
-    """What trains in one stage."""
+class Run:
+    """One attempt of a run, as one of its workers takes part in it.
 
-    deepspeed: deepspeed.DeepSpeedEngine
-    optimizer: torch.optim.Optimizer
-    ema: Ema | None
+    Args:
+        work: of the run.
+        rank: of this worker.
+        workers: how many there are.
+        train_state: position of the run; it moves on with the steps.
+        skipped: steps to skip, and why.
+        sharing: the ranks that share sequences with this one.
+    """
 
-    @property
-    def module(self) -> torch.nn.Module:
-        """The model itself."""
-        return cast(torch.nn.Module, self.deepspeed.module)
-
-
-class _Run:
     def __init__(
         self,
         work: Work,
@@ -116,11 +89,10 @@ class _Run:
         sharing: dist.ProcessGroup | None = None,
     ) -> None:
         self.work, self.rank, self.workers, self.train_state = work, rank, workers, train_state
-        self.skipped = skipped
-        self.sharing = sharing  # with whom this rank shares sequences
+        self.skipped, self.sharing = skipped, sharing
         size = work.run.deepspeed.sequence_parallel
         self.group, self.groups = rank // size, workers // size  # a group reads the same samples
-        self.flops: dict[tuple[int, ...], float] = {}  # of one sample, by its shape
+        self.flops = StepFlops(work.task)
         self.telemetry = self._open_log() if rank == 0 else None
         self.validation = Validation(work, rank, train_state, self.telemetry)
 
@@ -131,6 +103,7 @@ class _Run:
         return telemetry.Telemetry(self.train_state.records, sinks)
 
     def all_stages(self, checkpoint: str | None) -> None:
+        """Train what is left of all stages, from `checkpoint` where there is one."""
         finished = False
         try:
             self._stages(checkpoint)
@@ -141,68 +114,41 @@ class _Run:
                 self.telemetry.close(finished)
 
     def _stages(self, checkpoint: str | None) -> None:
-        state: dict[str, torch.Tensor] | None = None
-        for number, stage in enumerate(self.work.stages):
-            if number < self.train_state.stage:
-                continue
+        state: State | None = None
+        for number in range(self.train_state.stage, len(self.work.stages)):
             if number > self.train_state.stage:
-                self.train_state.stage, self.train_state.stage_step, self.train_state.losses = (
-                    number,
-                    0,
-                    [],
-                )
-            engine = self._engine(self._model(stage, state, checkpoint), stage)
-            try:
-                if checkpoint is not None:
-                    checkpoints.restore(engine.deepspeed, engine.ema, checkpoint, self.rank)
-                    self.validation.again(engine, checkpoint)
-                    checkpoint = None
-                self._stage(engine, stage)
-                state = zero.full_state(engine.deepspeed)
-                if number == len(self.work.stages) - 1:
-                    self._finish(engine, state)
-            finally:
-                engine.deepspeed.destroy()
+                at = self.train_state
+                at.stage, at.stage_step, at.losses = number, 0, []
+            state = self._whole_stage(number, state, checkpoint)
+            checkpoint = None
 
-    def _model(
-        self, stage: StageConfig, state: dict[str, torch.Tensor] | None, checkpoint: str | None
-    ) -> torch.nn.Module:
-        """Build a model for a stage, with the weights it inherits."""
-        task, run = self.work.task, self.work.run
-        torch.manual_seed(derive(self.work.seed, "weights"))
-        model = task.build()
-        if state is not None:
-            inherited = {k: v for k, v in state.items() if not matches(k, stage.fresh)}
-            model.load_state_dict({**model.state_dict(), **inherited})
-        elif run.initial is not None and checkpoint is None:
-            task.load(model, run.initial)
-        if run.recompute_activations:
-            recompute_activations(model)
-        if run.compile_blocks:
-            compile_blocks(model)
-        if self.sharing is not None:
-            for part in sequence_sharing(model):
-                part.share_sequences(self.sharing)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(matches(name, stage.trainable))
-        return model
+    def _whole_stage(self, number: int, inherited: State | None, checkpoint: str | None) -> State:
+        """Train what is left of a stage, and return its weights; its engine is gone afterwards."""
+        stage = self.work.stages[number]
+        engine = self.engine(stage, inherited, checkpoint)
+        try:
+            if checkpoint is not None:
+                self.validation.again(engine, checkpoint)
+            self._steps(engine, stage)
+            state = engine.full_state()
+            if number == len(self.work.stages) - 1:
+                self._finish(engine, state)
+            return state
+        finally:
+            engine.deepspeed.destroy()
 
-    def _engine(self, model: torch.nn.Module, stage: StageConfig) -> Engine:
-        run = self.work.run
-        optimizer = adamw(model, run.optimizer, stage.learning_rate)
-        engine, *_ = deepspeed.initialize(
-            model=model,
-            optimizer=optimizer,
-            config=deepspeed_dict(run, stage, self.workers),
-            dist_init_required=False,
-        )
-        ema = None if run.ema_decay is None else Ema(zero.masters(engine), run.ema_decay)
-        if self.workers == 1 and not run.deepspeed.zero_stage:
-            engine.enable_backward_allreduce = False  # else it copies all gradients twice
-        zero.own_writes(model)
-        return Engine(engine, optimizer, ema)
+    def engine(
+        self, stage: StageConfig, inherited: State | None = None, checkpoint: str | None = None
+    ) -> Engine:
+        """Return the engine of a stage, restored from `checkpoint` where there is one."""
+        resumes = checkpoint is not None
+        model = engines.stage_model(self.work, stage, inherited, resumes, self.sharing)
+        engine = engines.start(self.work, stage, model, self.workers)
+        if checkpoint is not None:
+            checkpoints.restore(engine.deepspeed, engine.ema, checkpoint, self.rank)
+        return engine
 
-    def _stage(self, engine: Engine, stage: StageConfig) -> None:
+    def _steps(self, engine: Engine, stage: StageConfig) -> None:
         work, train_state, run = self.work, self.train_state, self.work.run
         seed = derive(work.seed, "stage", stage.name)
         loader = Loader(work.data, TRAIN, stage.data, stage.steps, stage.batch_size, seed)
@@ -219,20 +165,17 @@ class _Run:
                 window.waited()
                 skipped = self.skipped.get(train_state.step)
                 if skipped is None:
-                    flops = self._count(engine, stage, samples)
+                    flops = self.flops.count(engine, stage, samples)
                     loss, metrics, units = self._step(engine, stage, samples)
                     window.stepped(loss, metrics, units, flops)
                     self._check(loss, stage.name)
-                elif self.telemetry is not None:
-                    self.telemetry.write(
-                        {"step": train_state.step + 1, "stage": stage.name, "split": "skipped",
-                         "reason": skipped}
-                    )  # fmt: skip
+                else:
+                    self._log_skipped(stage, skipped)
                 train_state.stage_step += 1
                 train_state.step += 1
                 last = train_state.stage_step == stage.steps
                 if (last or train_state.stage_step % run.log_every_steps == 0) and window.steps:
-                    self._log(engine.deepspeed, stage, window.close(self.workers, self.groups))
+                    self._log(engine, stage, window.close(self.workers, self.groups))
                 if self.rank == 0:
                     bar.advance(note=f"loss {window.last_loss:.4f}" if window.last_loss else "")
                 self.validation.take()
@@ -266,36 +209,26 @@ class _Run:
             engine.ema.update()
         return total, sums, units
 
-    def _count(self, engine: Engine, stage: StageConfig, samples: list[Sample]) -> float:
-        """Return the operations of a step: those of a forward pass, counted once, three times."""
-        first = samples[0]
-        shape = first.data.shape
-        if shape not in self.flops:
-            engine.module.eval()  # so that the pass leaves no trace
-            eager = torch.compiler.set_stance("force_eager")  # compiled operations are not counted
-            with torch.no_grad(), eager, FlopCounterMode(display=False) as counter:
-                self.work.task.loss(engine.deepspeed, samples[:1], stage)
-            engine.module.train()
-            self.flops[shape] = 3.0 * counter.get_total_flops()
-        return self.flops[shape] * len(samples)
-
     def _check(self, loss: float, stage: str) -> None:
         """Raise BadLoss on all ranks together, before a checkpoint keeps what the step has done."""
+        mean = mean_over_ranks([loss])[0]
         try:
-            bad_loss.check(
-                mean_over_ranks([loss])[0], stage, self.train_state, self.work.run.bad_loss
-            )
+            bad_loss.check(mean, stage, self.train_state, self.work.run.bad_loss)
         except BadLoss:
             if self.telemetry is not None:
                 self.telemetry.flush()
             raise
 
-    def _log(
-        self, engine: deepspeed.DeepSpeedEngine, stage: StageConfig, figures: telemetry.Figures
-    ) -> None:
+    def _log_skipped(self, stage: StageConfig, reason: str) -> None:
+        if self.telemetry is not None:
+            at = {"step": self.train_state.step + 1, "stage": stage.name}
+            self.telemetry.write({**at, "split": "skipped", "reason": reason})
+
+    def _log(self, engine: Engine, stage: StageConfig, figures: telemetry.Figures) -> None:
         self.train_state.seconds += figures.seconds
         if self.telemetry is None:
             return
+        norm = engine.deepspeed.get_global_grad_norm()  # before clipping; None where ZeRO is off
         self.telemetry.write(
             {
                 "step": self.train_state.step,
@@ -304,7 +237,7 @@ class _Run:
                 "loss": figures.loss,
                 **figures.metrics,
                 "learning_rate": stage.learning_rate_at(self.train_state.stage_step - 1),
-                **_grad_norm(engine),
+                **({} if norm is None else {"grad_norm": float(norm)}),
                 f"{self.work.task.unit}_per_second": round(figures.units / figures.seconds, 1),
                 "data_wait": round(figures.waited / figures.seconds, 4),
                 **telemetry.speed(figures, self.workers, self.work.run.peak_tflops),
@@ -314,8 +247,7 @@ class _Run:
         )
 
     def _checkpoint(self, engine: Engine) -> None:
-        last = self.train_state.step == sum(stage.steps for stage in self.work.stages)
-        self.validation.take(wait=last)
+        self.validation.take(wait=self.train_state.step == self.work.steps)
         if self.telemetry is not None:
             self.train_state.records = self.telemetry.flush()
         folder = tempfile.mkdtemp(prefix="longtake-")
@@ -328,37 +260,10 @@ class _Run:
             delete_local_checkpoint_after_upload=True,
         )
 
-    def _finish(self, engine: Engine, state: dict[str, torch.Tensor]) -> None:
-        work, last = self.work, state
-        if engine.ema is not None:  # the average is the model, and is judged
-            with engine.ema.in_place():
-                state = zero.full_state(engine.deepspeed)
-            zero.fill(engine.deepspeed, state)
-        judged = self.validation.final(engine, state)
-        if judged is None:
-            return
-        for name, png in judged.pictures.items():
-            storage.write_bytes(storage.join(work.output, SAMPLES, name), png)
-        self._export(state, work.output)
-        if state is not last:
-            self._export(last, storage.join(work.output, LAST_FOLDER))
-        parameters = dict(engine.module.named_parameters())
-        summary = {
-            "parameters": sum(state[name].numel() for name in parameters),
+    def _finish(self, engine: Engine, state: State) -> None:
+        figures = {
             "steps": self.train_state.step,
             "skipped_steps": len(self.skipped),
             "training_seconds": round(self.train_state.seconds, 1),
-            "validation": judged.figures,
         }
-        storage.write_json(storage.join(work.output, "training.json"), summary)
-
-    def _export(self, state: dict[str, torch.Tensor], uri: str) -> None:
-        with tempfile.TemporaryDirectory(prefix="longtake-") as folder:
-            self.work.task.export(state, folder)
-            storage.upload_dir(Path(folder), uri)
-
-
-def _grad_norm(engine: deepspeed.DeepSpeedEngine) -> dict[str, float]:
-    """Return the norm before clipping; DeepSpeed keeps none where ZeRO is off."""
-    norm = engine.get_global_grad_norm()
-    return {} if norm is None else {"grad_norm": float(norm)}
+        finish(self.work, engine, state, self.validation, figures)

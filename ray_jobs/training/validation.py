@@ -1,7 +1,5 @@
 """Validation on held-out samples: in the workers, which wait, or asynchronously."""
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from data_prep.sample import Sample
@@ -10,11 +8,10 @@ from ray_jobs.training import batches, zero
 from ray_jobs.training.async_validation import AsyncValidation, ValidationResult, saved
 from ray_jobs.training.checkpoints import PendingValidation, TrainState
 from ray_jobs.training.config import StageConfig
+from ray_jobs.training.engine import Engine
 from ray_jobs.training.sinks import save_pictures
 from ray_jobs.training.telemetry import Telemetry
-
-if TYPE_CHECKING:
-    from ray_jobs.training.loop import Engine, Work
+from ray_jobs.training.work import Work
 
 
 class Validation:
@@ -28,7 +25,7 @@ class Validation:
     """
 
     def __init__(
-        self, work: "Work", rank: int, train_state: TrainState, log: Telemetry | None
+        self, work: Work, rank: int, train_state: TrainState, log: Telemetry | None
     ) -> None:
         self._work, self._rank, self._train_state, self._log = work, rank, train_state, log
         self._group = rank // work.run.deepspeed.sequence_parallel
@@ -46,11 +43,11 @@ class Validation:
             self._figures = {}
             self._samples = batches.held_out(self._work.data, stage, run.validation_windows)
 
-    def due(self, engine: "Engine") -> None:
+    def due(self, engine: Engine) -> None:
         """Judge the weights of this step (every worker calls this)."""
         if self._is_async:
             pending = PendingValidation(self._train_state.step, self._train_state.stage)
-            self._begin(pending, zero.full_state(engine.deepspeed))
+            self._begin(pending, engine.full_state())
         else:
             judged = self._judge(engine.module)
             if judged is not None:
@@ -62,11 +59,11 @@ class Validation:
         if judged is not None:
             self._write(judged)
 
-    def again(self, engine: "Engine", checkpoint: str) -> None:
+    def again(self, engine: Engine, checkpoint: str) -> None:
         """Restart the validation that a checkpoint names as pending (every worker calls this)."""
         pending = self._train_state.pending
         if pending is not None and pending.step == self._train_state.step:
-            self._begin(pending, zero.full_state(engine.deepspeed))
+            self._begin(pending, engine.full_state())
         elif pending is not None and self._async is not None:
             self._begin(pending, saved(checkpoint))
 
@@ -82,7 +79,7 @@ class Validation:
         if self._async is not None:
             self._async.save(self._train_state, folder)
 
-    def final(self, engine: "Engine", state: dict[str, torch.Tensor]) -> ValidationResult | None:
+    def final(self, engine: Engine, state: dict[str, torch.Tensor]) -> ValidationResult | None:
         """Validate the run's final model; None on ranks that do not report.
 
         Args:

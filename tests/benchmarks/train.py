@@ -229,7 +229,7 @@ def interleaved(settings: dict[str, Any]) -> None:
     work = settings["work"]
     timings: dict[str, list[float]] = {"entered": [], "bare": []}
 
-    class Interleaved(loop._Run):
+    class Interleaved(loop.Run):
         bare = None  # no types here: this is sent to the worker by value, and they are not
 
         def _step(self, engine, stage, samples):
@@ -243,7 +243,7 @@ def interleaved(settings: dict[str, Any]) -> None:
             timings["bare"] = self.bare.seconds
             return super()._step(engine, stage, samples)
 
-    loop._Run = Interleaved
+    loop.Run = Interleaved
     loop.train(settings)
     storage.write_json(storage.join(work.output, OVERHEAD), timings)
 

@@ -51,13 +51,13 @@ class Held:
 def stop_in_step_4(settings_: dict[str, Any]) -> None:
     from ray_jobs.training import loop
 
-    class Killed(loop._Run):
+    class Killed(loop.Run):
         def _step(self, *args):
             if self.train_state.step == 3:
                 raise SystemError("killed here")
             return super()._step(*args)
 
-    loop._Run = Killed
+    loop.Run = Killed
     train(settings_)
 
 

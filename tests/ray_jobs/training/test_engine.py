@@ -17,7 +17,8 @@ from models import exports, weights
 from ray_jobs import train_tokenizer
 from ray_jobs.training import launch as launching
 from ray_jobs.training.config import BadLossConfig
-from ray_jobs.training.loop import Work, train
+from ray_jobs.training.loop import train
+from ray_jobs.training.work import Work
 from tests import shard_artifacts
 from tests.ray_jobs.training import runs
 from tests.ray_jobs.training.test_trackers import history
@@ -84,26 +85,26 @@ def stop_at_step_5(settings_: dict) -> None:
     """Train like the real loop, but fail as a killed worker would, in the second stage."""
     from ray_jobs.training import loop
 
-    class Killed(loop._Run):
+    class Killed(loop.Run):
         def _step(self, *args):
             if self.train_state.step == 5:
                 raise SystemError("killed here")
             return super()._step(*args)
 
-    loop._Run = Killed
+    loop.Run = Killed
     train(settings_)
 
 
 def nan_at_step_3_on_one_rank(settings_: dict) -> None:
     from ray_jobs.training import loop
 
-    class Diverging(loop._Run):
+    class Diverging(loop.Run):
         def _step(self, *args):
             loss, metrics, units = super()._step(*args)
             bad = self.rank == 1 and self.train_state.step == 3
             return (float("nan") if bad else loss), metrics, units
 
-    loop._Run = Diverging
+    loop.Run = Diverging
     train(settings_)
 
 

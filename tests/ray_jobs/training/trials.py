@@ -18,9 +18,12 @@ from safetensors.torch import save, save_file
 from data_prep.loader import Loader, Mix
 from ray_jobs.training import batches, checkpoints, zero
 from ray_jobs.training.async_validation import judge
+from ray_jobs.training.checkpoints import TrainState
 from ray_jobs.training.config import AsyncValidationConfig, DeepSpeedConfig, RunConfig
-from ray_jobs.training.loop import Engine, TrainState, Work, _Run
+from ray_jobs.training.engine import Engine
+from ray_jobs.training.loop import Run
 from ray_jobs.training.ranks import sequence_group
+from ray_jobs.training.work import Work
 from tests.ray_jobs.training import runs
 
 STEPS, SAVED_AT = 4, 2
@@ -50,21 +53,19 @@ class Trial:
         self.work = Work(made.task(), (self.stage,), config, data[made.data], "", 0, 1)
         self.loader = Loader(data[made.data], "train", self.stage.data, STEPS, 4, 0)
 
-    def begin(self, checkpoint: str | None = None) -> tuple[_Run, Engine]:
+    def begin(self, checkpoint: str | None = None) -> tuple[Run, Engine]:
         train_state = (
             checkpoints.read_train_state(checkpoint)
             if checkpoint
             else TrainState(workers=self.ranks)
         )
-        run = _Run(self.work, self.rank, self.ranks, train_state, {}, self.sharing)
+        run = Run(self.work, self.rank, self.ranks, train_state, {}, self.sharing)
         run.telemetry = None
-        engine = run._engine(run._model(self.stage, None, checkpoint), self.stage)
-        if checkpoint:
-            checkpoints.restore(engine.deepspeed, engine.ema, checkpoint, self.rank)
+        engine = run.engine(self.stage, None, checkpoint)
         engine.module.train()
         return run, engine
 
-    def steps(self, run: _Run, engine: Engine, until: int) -> list[float]:
+    def steps(self, run: Run, engine: Engine, until: int) -> list[float]:
         losses = []
         while run.train_state.step < until:
             samples = batches.batch(self.loader, run.train_state.step, run.group, run.groups)
