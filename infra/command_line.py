@@ -33,7 +33,8 @@ def run_and_exit(work: Callable[[], None]) -> None:
 def describe(section: type[Section], prefix: str = "") -> list[str]:
     """Return one line for each key of a config: its name, default and description."""
     lines = []
-    for key, field in section.model_fields.items():
+    for name, field in section.model_fields.items():
+        key = field.alias or name
         inner = _inner(field.annotation)
         default = "" if field.is_required() else f" = {_show(field.default)}"
         text = f"  {' '.join(field.description.split())}" if field.description else ""

@@ -49,7 +49,7 @@ class JobConfig(Section):
     """The keys that every job has."""
 
     input_keys: ClassVar[tuple[str, ...]] = ("input",)
-    """The keys that name what the job reads: they count by content in a fingerprint."""
+    """Dotted keys that name what the job reads: they count by content in a fingerprint."""
     not_counted: ClassVar[tuple[str, ...]] = ("resources",)
     """Dotted keys that say how to work and change nothing in what is made: no part of it."""
 
@@ -205,7 +205,7 @@ def _suggest(model: type[Section], loc: tuple[int | str, ...]) -> str:
     section = _section_at(model, loc[:-1])
     if section is None:
         return ""
-    names = list(section.model_fields)
+    names = [field.alias or name for name, field in section.model_fields.items()]
     close = difflib.get_close_matches(str(loc[-1]), names, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"{hint or ';'} allowed: {', '.join(names)}"

@@ -78,19 +78,36 @@ def of_tree(
     """
     tree = copy.deepcopy(tree)
     for key in ("output", *like.not_counted):
-        *above, last = key.split(".")
-        section = tree
-        for name in above:
-            section = section.get(name, {})
+        section, last = _at(tree, key)
         section.pop(last, None)
     for key in like.input_keys:
-        value = tree.get(key)
+        section, last = _at(tree, key)
+        value = section.get(last)
         if isinstance(value, str):
-            tree[key] = identity(value)
+            section[last] = identity(value)
         elif value is not None:
-            tree[key] = [identity(uri) for uri in value]
+            section[last] = [identity(uri) for uri in value]
     text = json.dumps([kind, SCHEMA_VERSION, tree], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _at(tree: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    """Return the section of a dotted key, empty where there is none, and the key in it."""
+    *above, last = key.split(".")
+    for name in above:
+        tree = tree.get(name) or {}
+    return tree, last
+
+
+def _with_inputs(
+    tree: dict[str, Any], today: dict[str, Any], keys: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return a config with the inputs of today at `keys`."""
+    tree = copy.deepcopy(tree)
+    for key in keys:
+        section, last = _at(tree, key)
+        section[last] = _at(today, key)[0].get(last)
+    return tree
 
 
 def grown(old: dict[str, Any], like: type[configs.JobConfig]) -> dict[str, Any] | None:
@@ -114,14 +131,14 @@ def only_added(
         identity: from :func:`identities`.
     """
     like, today = type(config), configs.as_tree(config)
-    inputs = {key: today[key] for key in like.input_keys if key in old}  # they may have moved
     then = grown(old, like)
-    return (
-        then is not None
-        and of_tree(kind, {**old, **inputs}, like, identity) == was
-        and of_tree(kind, {**then, **inputs}, like, identity)
-        == of_tree(kind, today, like, identity)
-    )
+    if then is None:
+        return False
+    had = [_at(old, key) for key in like.input_keys]  # they may have moved
+    moved = tuple(key for key, at in zip(like.input_keys, had, strict=True) if at[1] in at[0])
+    made = of_tree(kind, _with_inputs(old, today, moved), like, identity)
+    same = of_tree(kind, _with_inputs(then, today, moved), like, identity)
+    return made == was and same == of_tree(kind, today, like, identity)
 
 
 def differences(old: Any, new: Any, not_counted: tuple[str, ...], path: str = "") -> list[str]:

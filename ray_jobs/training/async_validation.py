@@ -17,7 +17,8 @@ from safetensors.torch import load, save
 from ray_jobs.training import batches
 from ray_jobs.training.checkpoints import PendingValidation, TrainState
 from ray_jobs.training.config import AsyncValidationConfig, StageConfig
-from ray_jobs.training.engine import seeded_model
+from ray_jobs.training.engine import fill, fresh_model
+from ray_jobs.training.task import Judgement
 from ray_jobs.training.work import Work
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -26,12 +27,11 @@ _FILE = "pending_validation.safetensors"
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Figures and pictures of one validation."""
+    """What one validation gave."""
 
     step: int
     stage: str
-    figures: dict[str, Any]
-    pictures: dict[str, bytes]
+    judgement: Judgement
 
 
 class AsyncValidation:
@@ -65,12 +65,11 @@ class AsyncValidation:
         """Return the running validation's result, once; without `wait`, None while it runs."""
         if self._pending is None or not (wait or ray.wait([self._task], timeout=0)[0]):
             return None
-        figures, pictures = ray.get(self._task)
-        judged = ValidationResult(
-            self._pending.step, self._work.stages[self._pending.stage].name, figures, pictures
-        )
+        judgement: Judgement = ray.get(self._task)
+        name = self._work.stages[self._pending.stage].name
+        result = ValidationResult(self._pending.step, name, judgement)
         self._pending = self._weights = self._task = None
-        return judged
+        return result
 
     def save(self, train_state: TrainState, folder: str) -> None:
         """Write into a checkpoint what is needed to repeat the pending validation."""
@@ -89,18 +88,15 @@ def saved(folder: str) -> bytes:
     return Path(folder, _FILE).read_bytes()
 
 
-def judge(
-    work: Work, stage: StageConfig, weights: bytes
-) -> tuple[dict[str, Any], dict[str, bytes]]:
+def judge(work: Work, stage: StageConfig, weights: bytes) -> Judgement:
     """Validate weights in the precision of the run's forward passes."""
     settings = work.run.validation_async
     assert settings is not None
     torch.set_num_threads(max(1, math.floor(settings.cpus)))
-    model = seeded_model(work)
-    model.load_state_dict(load(weights))
+    model = fresh_model(work)
+    fill(model, load(weights))
     model.to("cuda" if settings.gpus else "cpu", _DTYPES[work.run.deepspeed.precision])
     model.eval()
     with torch.no_grad():
-        return work.task.validate(
-            model, batches.held_out(work.data, stage, work.run.validation_windows)
-        )
+        samples = batches.held_out(work.data, stage, work.run.validation_windows)
+        return work.task.validate(model, samples, stage)

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import torch
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
@@ -22,11 +21,13 @@ from deepspeed.utils.tensor_fragment import fragment_address
 from safetensors.torch import load_file, save_file
 
 from infra.errors import one_line
-from ray_jobs.training.ema import Ema
+from ray_jobs.training import zero
+from ray_jobs.training.engine import Engine
 
 _TAG = "state"
 _TRAIN_STATE = "train_state.json"
 _DIGESTS = "sha256-{rank}.json"
+_UNTRAINED = "untrained.safetensors"
 _EMA = "ema-{rank}.safetensors"
 _DEEPSPEED_CLASSES = [LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]
 
@@ -59,18 +60,14 @@ class TrainState:
     pending: PendingValidation | None = None
 
 
-def save(
-    engine: deepspeed.DeepSpeedEngine,
-    ema: Ema | None,
-    train_state: TrainState,
-    folder: str,
-    rank: int,
-) -> None:
+def save(engine: Engine, train_state: TrainState, folder: str, rank: int) -> None:
     """Write this rank's part of a checkpoint into a local folder (every rank calls this)."""
-    engine.save_checkpoint(folder, tag=_TAG)
+    engine.deepspeed.save_checkpoint(folder, tag=_TAG, exclude_frozen_parameters=True)
     root = Path(folder)
-    if ema is not None:
-        save_file(ema.state(), root / _EMA.format(rank=rank))
+    if untrained := zero.untrained(engine.deepspeed, engine.frozen, keep=rank == 0):
+        save_file(untrained, root / _UNTRAINED)
+    if engine.ema is not None:
+        save_file(engine.ema.state(), root / _EMA.format(rank=rank))
     for script in root.glob("*.py"):  # DeepSpeed adds conversion scripts; a checkpoint is data
         script.unlink()
     if rank == 0:
@@ -107,15 +104,17 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def restore(engine: deepspeed.DeepSpeedEngine, ema: Ema | None, folder: str, rank: int) -> None:
-    """Load a checkpoint into an engine of the same stage."""
-    with _only_data():
-        path, _ = engine.load_checkpoint(folder, tag=_TAG)
+def restore(engine: Engine, folder: str, rank: int) -> None:
+    """Load a checkpoint into an engine of the same stage, whose frozen weights are there."""
+    with _only_data():  # not strict: it holds only what trains
+        path, _ = engine.deepspeed.load_checkpoint(folder, tag=_TAG, load_module_strict=False)
     if path is None:
         raise RuntimeError(f"{folder}: DeepSpeed found no checkpoint in it")
-    if ema is not None:
+    if (untrained := Path(folder, _UNTRAINED)).exists():
+        zero.fill(engine.deepspeed, load_file(untrained))
+    if engine.ema is not None:
         mine = Path(folder, _EMA.format(rank=rank))  # under ZeRO 0 all ranks have the same
-        ema.load(load_file(mine if mine.exists() else Path(folder, _EMA.format(rank=0))))
+        engine.ema.load(load_file(mine if mine.exists() else Path(folder, _EMA.format(rank=0))))
 
 
 @contextmanager

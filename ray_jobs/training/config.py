@@ -142,8 +142,6 @@ class RunConfig(Section):
 
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
-    initial: str | None = None
-    """URI of an exported model of the same kind and shape to start from."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Average the weights over the steps, with this share kept by each; the average is then the
     model that comes of the run, and the last step's weights go to ``last/``. It begins anew in each

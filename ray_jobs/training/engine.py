@@ -7,6 +7,7 @@ from typing import cast
 import deepspeed
 import torch
 import torch.distributed as dist
+from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
 
 from infra.seeding import derive
 from ray_jobs.training import zero
@@ -14,10 +15,8 @@ from ray_jobs.training.capabilities import compile_blocks, recompute_activations
 from ray_jobs.training.config import StageConfig, deepspeed_dict
 from ray_jobs.training.ema import Ema
 from ray_jobs.training.optimizer import adamw, matches
+from ray_jobs.training.task import State
 from ray_jobs.training.work import Work
-
-State = dict[str, torch.Tensor]
-"""A model's state dict, full and on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,8 @@ class Engine:
     deepspeed: deepspeed.DeepSpeedEngine
     optimizer: torch.optim.Optimizer
     ema: Ema | None
+    frozen: tuple[str, ...]
+    """Names or patterns of what never trains; see :class:`ray_jobs.training.task.Task`."""
 
     @property
     def module(self) -> torch.nn.Module:
@@ -34,19 +35,37 @@ class Engine:
         return cast(torch.nn.Module, self.deepspeed.module)
 
     def full_state(self) -> State:
-        """Return the full weights (every rank calls this, and gets all of them)."""
-        return zero.full_state(self.deepspeed)
+        """Return the full weights without the frozen ones (every rank calls this, and gets all)."""
+        return zero.full_state(self.deepspeed, self.frozen)
+
+    def close(self) -> None:
+        """End the engine; what refers to it no more is freed by :func:`collect`."""
+        self.deepspeed.destroy()
+        FWD_MODULE_STACK.clear()  # ZeRO 3 leaves each of its models in this global
 
 
-def seeded_model(work: Work) -> torch.nn.Module:
-    """Return a fresh model, the same on every rank and in every attempt."""
+def fresh_model(work: Work, begins: bool = False) -> torch.nn.Module:
+    """Return a model with its frozen weights, the same on every rank and in every attempt.
+
+    Args:
+        work: of the run.
+        begins: the run begins with it, so that initial weights count that are to be trained too.
+    """
     torch.manual_seed(derive(work.seed, "weights"))
-    return work.task.build()
+    model = work.task.build()
+    if work.initial is not None and (begins or work.initial.how == "base"):
+        work.task.load(model, work.initial)
+    return model
+
+
+def fill(model: torch.nn.Module, state: State) -> None:
+    """Load weights into a model; what `state` lacks stays as it is."""
+    model.load_state_dict({**model.state_dict(), **state})
 
 
 def stage_model(
     work: Work,
-    stage: StageConfig,
+    number: int,
     inherited: State | None,
     resumes: bool,
     sharing: dist.ProcessGroup | None,
@@ -55,17 +74,16 @@ def stage_model(
 
     Args:
         work: of the run.
-        stage: decides what trains, and what begins fresh.
+        number: of the stage, from 0.
         inherited: weights of the stage before; None in the first.
         resumes: a checkpoint will fill the model.
         sharing: the ranks that share sequences with this one.
     """
-    run, model = work.run, seeded_model(work)
+    run, stage = work.run, work.stages[number]
+    model = fresh_model(work, begins=inherited is None and not resumes)
     if inherited is not None:
-        kept = {k: v for k, v in inherited.items() if not matches(k, stage.fresh)}
-        model.load_state_dict({**model.state_dict(), **kept})
-    elif run.initial is not None and not resumes:
-        work.task.load(model, run.initial)
+        state = work.task.inherit(inherited, work.stages[:number], stage, work.initial)
+        fill(model, {k: v for k, v in state.items() if not matches(k, stage.fresh)})
     if run.recompute_activations:
         recompute_activations(model)
     if run.compile_blocks:
@@ -74,7 +92,8 @@ def stage_model(
         for part in sequence_sharing(model):
             part.share_sequences(sharing)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(matches(name, stage.trainable))
+        trains = matches(name, stage.trainable) and not matches(name, work.task.frozen)
+        parameter.requires_grad_(trains)
     return model
 
 
@@ -92,11 +111,11 @@ def start(work: Work, stage: StageConfig, model: torch.nn.Module, workers: int) 
     if workers == 1 and not run.deepspeed.zero_stage:
         engine.enable_backward_allreduce = False  # else it copies all gradients twice
     zero.own_writes(model)
-    return Engine(engine, optimizer, ema)
+    return Engine(engine, optimizer, ema, work.task.frozen)
 
 
 def collect() -> None:
-    """Free engines that nothing refers to any more; DeepSpeed leaves them in cycles."""
+    """Free closed engines that nothing refers to any more; DeepSpeed leaves them in cycles."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -33,6 +33,7 @@ from ray_jobs.training.capabilities import (
     recompute_activations,
     sequence_sharing,
 )
+from ray_jobs.training.initial import InitialConfig
 from ray_jobs.training.loop import train
 from ray_jobs.training.optimizer import matches, parameter_groups
 from ray_jobs.training.results import SUMMARY_FILE
@@ -44,39 +45,42 @@ from ray_jobs.training.work import Work
 
 def check(
     task: Task,
-    job: JobConfig,
     stages: tuple[settings.StageConfig, ...],
     run: settings.RunConfig,
+    initial: InitialConfig | None,
+    resources: Resources,
 ) -> None:
     """Refuse settings that no run can have; allocates no weights and needs no Ray.
 
     Raises:
         UserError: batches or workers do not divide, a pattern names no parameter, the model lacks
-            what is asked of it, ``run.initial`` holds another model, or ``run.tracking`` a service
+            what is asked of it, ``initial`` holds another model, or ``run.tracking`` a service
             whose package is missing.
     """
     sharing = run.deepspeed.sequence_parallel
-    settings.check_stages(stages, job.resources.workers, run.min_workers, sharing)
+    settings.check_stages(stages, resources.workers, run.min_workers, sharing)
     check_installed(run.tracking)
     if run.min_workers is not None and run.deepspeed.zero_stage:
         raise UserError(
             f"run.min_workers: {run.min_workers}; needs run.deepspeed.zero_stage=0 (it is "
             f"{run.deepspeed.zero_stage}, which shares the optimizer out among the workers)"
         )
-    if run.deepspeed.precision == "fp16" and not job.resources.gpus_per_worker:
+    if run.deepspeed.precision == "fp16" and not resources.gpus_per_worker:
         raise UserError(
             "run.deepspeed.precision: fp16; DeepSpeed has it on GPUs only: set "
             "resources.gpus_per_worker=1, or use fp32 or bf16"
         )
     with torch.device("meta"):
         model = task.build()
-    names = [name for name, _ in model.named_parameters()]
+    names = [name for name, _ in model.named_parameters() if not matches(name, task.frozen)]
     parameter_groups(model, run.optimizer.learning_rate_multiples)
     for stage in stages:
         for key, patterns in (("trainable", stage.trainable), ("fresh", stage.fresh)):
             for pattern in patterns:
                 if not any(matches(name, [pattern]) for name in names):
-                    raise UserError(f"stage {stage.name}: {key}: {pattern} matches no parameter")
+                    raise UserError(
+                        f"stage {stage.name}: {key}: {pattern} matches no parameter that can train"
+                    )
     if run.recompute_activations and not recompute_activations(model):
         raise UserError("run.recompute_activations: true; this model has no part that can")
     if run.compile_blocks and run.deepspeed.zero_stage == 3:
@@ -91,8 +95,10 @@ def check(
             f"run.deepspeed.sequence_parallel: {sharing}; allowed is 1 (this model has "
             "no sequences to share out)"
         )
-    if run.initial is not None:
-        task.load(model, run.initial)
+    if initial is not None:
+        if initial.how == "base" and not task.frozen:
+            raise UserError("initial.how: base; this model has no frozen base")
+        task.load(model, initial)
 
 
 def launch(
@@ -101,6 +107,7 @@ def launch(
     stages: tuple[settings.StageConfig, ...],
     run: settings.RunConfig,
     output: Output,
+    initial: InitialConfig | None = None,
 ) -> dict[str, Any]:
     """Train `task` through `stages` and return the run's summary.
 
@@ -121,6 +128,7 @@ def launch(
         run=run,
         data=job.input[0],
         output=output.uri,
+        initial=initial,
         seed=job.seed,
         threads=run.threads_per_worker or max(1, math.floor(resources.cpus_per_worker)),
         tracked=(

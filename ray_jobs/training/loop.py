@@ -4,11 +4,12 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import ray.train
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from data_prep.loader import Loader
 from data_prep.sample import Sample
@@ -21,11 +22,12 @@ from ray_jobs.training import engine as engines
 from ray_jobs.training.bad_loss import BadLoss, Skipped
 from ray_jobs.training.checkpoints import TrainState
 from ray_jobs.training.config import StageConfig
-from ray_jobs.training.engine import Engine, State
+from ray_jobs.training.engine import Engine
 from ray_jobs.training.flops import StepFlops
 from ray_jobs.training.ranks import any_rank, mean_over_ranks, sequence_group
 from ray_jobs.training.results import finish
 from ray_jobs.training.sinks import Lines, Prometheus, TensorBoard
+from ray_jobs.training.task import State
 from ray_jobs.training.trackers import trackers
 from ray_jobs.training.validation import Validation
 from ray_jobs.training.work import Work
@@ -125,7 +127,7 @@ class Run:
     def _whole_stage(self, number: int, inherited: State | None, checkpoint: str | None) -> State:
         """Train what is left of a stage, and return its weights; its engine is gone afterwards."""
         stage = self.work.stages[number]
-        engine = self.engine(stage, inherited, checkpoint)
+        engine = self.engine(number, inherited, checkpoint)
         try:
             if checkpoint is not None:
                 self.validation.again(engine, checkpoint)
@@ -135,17 +137,18 @@ class Run:
                 self._finish(engine, state)
             return state
         finally:
-            engine.deepspeed.destroy()
+            engine.close()
 
     def engine(
-        self, stage: StageConfig, inherited: State | None = None, checkpoint: str | None = None
+        self, number: int, inherited: State | None = None, checkpoint: str | None = None
     ) -> Engine:
         """Return the engine of a stage, restored from `checkpoint` where there is one."""
+        engines.collect()  # that of the stage, or of the attempt, before
         resumes = checkpoint is not None
-        model = engines.stage_model(self.work, stage, inherited, resumes, self.sharing)
-        engine = engines.start(self.work, stage, model, self.workers)
+        model = engines.stage_model(self.work, number, inherited, resumes, self.sharing)
+        engine = engines.start(self.work, self.work.stages[number], model, self.workers)
         if checkpoint is not None:
-            checkpoints.restore(engine.deepspeed, engine.ema, checkpoint, self.rank)
+            checkpoints.restore(engine, checkpoint, self.rank)
         return engine
 
     def _steps(self, engine: Engine, stage: StageConfig) -> None:
@@ -198,13 +201,13 @@ class Run:
         parts = range(0, len(samples), micro)
         for start in parts:
             part = samples[start : start + micro]
-            loss, metrics, read = self.work.task.loss(engine.deepspeed, part, stage)
-            engine.deepspeed.backward(loss)
+            made = self.work.task.loss(cast(nn.Module, engine.deepspeed), part, stage)
+            engine.deepspeed.backward(made.loss)
             engine.deepspeed.step()
-            total += loss.item() / len(parts)
-            for key, value in metrics.items():
+            total += made.loss.item() / len(parts)
+            for key, value in made.metrics.items():
                 sums[key] = sums.get(key, 0.0) + value.item() / len(parts)
-            units += read
+            units += made.units
         if engine.ema is not None:
             engine.ema.update()
         return total, sums, units
@@ -252,7 +255,7 @@ class Run:
             self.train_state.records = self.telemetry.flush()
         folder = tempfile.mkdtemp(prefix="longtake-")
         self.validation.save(folder)
-        checkpoints.save(engine.deepspeed, engine.ema, self.train_state, folder, self.rank)
+        checkpoints.save(engine, self.train_state, folder, self.rank)
         ray.train.report(
             self.validation.report(),
             checkpoint=ray.train.Checkpoint.from_directory(folder),

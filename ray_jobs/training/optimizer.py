@@ -44,10 +44,10 @@ def parameter_groups(
     groups: dict[float, list[torch.nn.Parameter]] = {}
     unmatched = set(multiples)
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
         matching = [pattern for pattern in multiples if fnmatchcase(name, pattern)]
         unmatched.difference_update(matching)
+        if not parameter.requires_grad:
+            continue
         multiple = multiples[matching[0]] if matching else 1.0
         groups.setdefault(multiple, []).append(parameter)
     if unmatched:

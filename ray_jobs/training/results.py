@@ -6,8 +6,9 @@ from typing import Any
 
 from infra import storage
 from ray_jobs.training import zero
-from ray_jobs.training.engine import Engine, State
+from ray_jobs.training.engine import Engine
 from ray_jobs.training.sinks import SAMPLES
+from ray_jobs.training.task import State
 from ray_jobs.training.validation import Validation
 from ray_jobs.training.work import Work
 
@@ -37,16 +38,16 @@ def finish(
     result = validation.final(engine, state)
     if result is None:
         return
-    for name, png in result.pictures.items():
+    for name, png in result.judgement.pictures.items():
         storage.write_bytes(storage.join(work.output, SAMPLES, name), png)
     _export(work, state, work.output)
     if state is not last:
         _export(work, last, storage.join(work.output, LAST_FOLDER))
-    parameters = dict(engine.module.named_parameters())
+    parameters = [name for name, _ in engine.module.named_parameters() if name in state]
     summary = {
-        "parameters": sum(state[name].numel() for name in parameters),
+        "parameters": sum(state[name].numel() for name in parameters),  # without frozen ones
         **figures,
-        "validation": result.figures,
+        "validation": result.judgement.figures,
     }
     storage.write_json(storage.join(work.output, SUMMARY_FILE), summary)
 

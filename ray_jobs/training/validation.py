@@ -110,20 +110,18 @@ class Validation:
             return None  # a forward pass takes those that share sequences; under ZeRO 3, all
         model.eval()
         with torch.no_grad(), zero.own_writers_whole(model):
-            judged = self._work.task.validate(model, self._samples)
+            judgement = self._work.task.validate(model, self._samples, self._stage)
         model.train()
-        return (
-            None
-            if self._rank
-            else ValidationResult(self._train_state.step, self._stage.name, *judged)
-        )
+        if self._rank:
+            return None
+        return ValidationResult(self._train_state.step, self._stage.name, judgement)
 
-    def _write(self, judged: ValidationResult) -> None:
+    def _write(self, result: ValidationResult) -> None:
         assert self._log is not None
-        self._last = judged
-        self._figures = {k: v for k, v in judged.figures.items() if isinstance(v, int | float)}
+        self._last, figures = result, result.judgement.figures
+        self._figures = {k: v for k, v in figures.items() if isinstance(v, int | float)}
         if self._is_async:
-            self._figures["step"] = judged.step
-        save_pictures(self._work.output, judged.step, judged.pictures)
-        position = {"step": judged.step, "stage": judged.stage, "split": VALIDATION}
-        self._log.write({**position, **judged.figures})
+            self._figures["step"] = result.step
+        save_pictures(self._work.output, result.step, result.judgement.pictures)
+        position = {"step": result.step, "stage": result.stage, "split": VALIDATION}
+        self._log.write({**position, **figures})

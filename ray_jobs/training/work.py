@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ray_jobs.training.config import RunConfig, StageConfig
+from ray_jobs.training.initial import InitialConfig
 from ray_jobs.training.task import Task
 from ray_jobs.training.tracked_runs import Tracked
 
@@ -18,6 +19,8 @@ class Work:
     """URI of the shards."""
     output: str
     """URI of the job's artifact."""
+    initial: InitialConfig | None
+    """None: random weights."""
     seed: int
     threads: int
     tracked: Tracked | None = None

@@ -1,6 +1,6 @@
 """Full weights behind a DeepSpeed engine, for every ZeRO stage and precision."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -10,15 +10,19 @@ import torch.distributed as dist
 from deepspeed.utils import safe_get_full_fp32_param, safe_set_full_fp32_param
 from torch import Tensor, nn
 
+from ray_jobs.training.optimizer import matches
 
-def full_state(engine: deepspeed.DeepSpeedEngine) -> dict[str, Tensor]:
+
+def full_state(engine: deepspeed.DeepSpeedEngine, frozen: Sequence[str] = ()) -> dict[str, Tensor]:
     """Return the model's state dict whole, on the CPU, parameters as the optimizer has them (fp32).
 
-    Every rank calls this, and every rank gets all of it.
+    Every rank calls this, and every rank gets all of it, except what `frozen` names.
     """
     state = {}
     module = cast(nn.Module, engine.module)
     for name, value in module.state_dict(keep_vars=True).items():
+        if matches(name, frozen):
+            continue
         whole = _full(value) if isinstance(value, nn.Parameter) else value
         state[name] = whole.detach().to("cpu", copy=True)
     return state
@@ -37,14 +41,34 @@ def _full(parameter: nn.Parameter) -> Tensor:
 def fill(engine: deepspeed.DeepSpeedEngine, state: dict[str, Tensor]) -> None:
     """Load full weights for inference; optimizer state is untouched (every rank passes the same).
 
-    For the end of a run: the next optimizer step would undo it.
+    For the end of a run, and for what does not train: the next optimizer step would undo it.
     """
     for name, parameter in cast(nn.Module, engine.module).named_parameters():
+        if name not in state:  # frozen
+            continue
         shared = hasattr(parameter, "ds_id")
         with deepspeed.zero.GatheredParameters([parameter], enabled=shared):
             parameter.data.copy_(state[name])  # ZeRO 3 keeps small ones whole
         if shared:
             _write_share(parameter, state[name])
+
+
+def untrained(
+    engine: deepspeed.DeepSpeedEngine, frozen: Sequence[str], keep: bool
+) -> dict[str, Tensor]:
+    """Return the parameters that do not train in this stage, except what `frozen` names.
+
+    Their values come from earlier stages, and no optimizer has them. Every rank calls this; those
+    with `keep` get them, the others nothing.
+    """
+    state = {}
+    for name, parameter in cast(nn.Module, engine.module).named_parameters():
+        if parameter.requires_grad or matches(name, frozen):
+            continue
+        whole = _full(parameter)
+        if keep:
+            state[name] = whole.detach().to("cpu", copy=True)
+    return state
 
 
 def masters(engine: deepspeed.DeepSpeedEngine) -> list[Tensor]:

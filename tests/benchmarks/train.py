@@ -237,7 +237,7 @@ def interleaved(settings: dict[str, Any]) -> None:
             if self.bare is None:
                 copied = copy.deepcopy(self.work.task.build())
                 copied.load_state_dict(engine.module.state_dict())
-                self.bare = Side(copied, lambda: work.task.loss(copied, self.samples, stage)[0])
+                self.bare = Side(copied, lambda: work.task.loss(copied, self.samples, stage).loss)
             self.samples = samples
             self.bare.step()
             timings["bare"] = self.bare.seconds

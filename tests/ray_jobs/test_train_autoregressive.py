@@ -6,7 +6,7 @@ import torch
 
 from data_prep.loader import Mix
 from data_prep.sample import Sample
-from ray_jobs.train_autoregressive import ARStageConfig, AutoregressiveTask, NextToken
+from ray_jobs.tasks.autoregressive import ARStageConfig, AutoregressiveTask, NextToken
 from tests.models.autoregressive.conftest import TINY
 
 
@@ -42,7 +42,7 @@ def losses(task: AutoregressiveTask, model: NextToken, share: float, text: list[
     """Return the loss of 100 samples, each alone."""
     with torch.no_grad():
         return [
-            float(task.loss(model, [sample(number, text)], stage(share))[0])
+            float(task.loss(model, [sample(number, text)], stage(share)).loss)
             for number in range(100)
         ]
 
@@ -66,12 +66,12 @@ def test_a_sample_loses_its_prompt_whatever_it_is_batched_with(
     with torch.no_grad():
         for first in range(0, 40, 8):
             part = slice(first, first + 8)
-            together = float(task.loss(model, samples[part], stage(0.3))[0])
+            together = float(task.loss(model, samples[part], stage(0.3)).loss)
             assert together == pytest.approx(np.mean(alone[part]), rel=1e-5)
 
 
 def test_validation_leaves_no_prompt_out(task: AutoregressiveTask, model: NextToken):
     samples = [sample(number, [7, 8, 9]) for number in range(8)]
     with torch.no_grad():
-        judged, _ = task.validate(model, samples)
+        judged = task.validate(model, samples, stage(1)).figures
     assert judged["loss"] == pytest.approx(np.mean(losses(task, model, 0, [7, 8, 9])[:8]), rel=1e-5)

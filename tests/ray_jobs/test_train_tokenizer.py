@@ -5,16 +5,20 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from data_prep.loader import Mix
+from infra.artifact import fingerprint
 from infra.errors import UserError
 from models import exports, weights
 from models.losses.config import PerceptualConfig
 from models.tokenizer import TokenizerConfig
 from models.tokenizer.training import PREFIX, TrainingTokenizer
-from ray_jobs.train_tokenizer import TokenizerTask, TrainTokenizerConfig, plan
+from ray_jobs.tasks.tokenizer import TokenizerTask
+from ray_jobs.train_tokenizer import TrainTokenizerConfig, plan
 from ray_jobs.training.config import DeepSpeedConfig, RunConfig, StageConfig
+from ray_jobs.training.initial import InitialConfig
 from tests.models.losses.test_lpips import random_weights
 from tests.ray_jobs.training.runs import ADVERSARIAL, TOKENIZER, write_data
 
@@ -37,6 +41,10 @@ def settings(pixels: str, model: TokenizerConfig, **changes: Any) -> TrainTokeni
     return TrainTokenizerConfig(
         input=(pixels,), output="/out", model=model, stages=(STAGE,), **changes
     )
+
+
+def start(folder: Path, **how: str) -> InitialConfig:
+    return InitialConfig.model_validate({"from": str(folder), **how})
 
 
 def judged(uri: str, base: TokenizerConfig = TOKENIZER) -> TokenizerConfig:
@@ -103,13 +111,13 @@ def test_an_export_is_that_of_a_plain_tokenizer(lpips: str, tmp_path: Path) -> N
     torch.manual_seed(1)
     other = task.build()
     before = {key: value.clone() for key, value in other.state_dict().items()}
-    task.load(other, str(tmp_path / "judged"))
+    task.load(other, start(tmp_path / "judged"))
     for key, value in other.state_dict().items():
         expected = before if key.startswith(PREFIX) else plain
         assert torch.equal(value, expected[key]), key
     with torch.device("meta"):
         unbuilt = task.build()
-    task.load(unbuilt, str(tmp_path / "judged"))
+    task.load(unbuilt, start(tmp_path / "judged"))
 
 
 def test_an_image_tokenizer_is_inflated(pixels: str, tmp_path: Path) -> None:
@@ -117,16 +125,30 @@ def test_an_image_tokenizer_is_inflated(pixels: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     source = TokenizerTask(image).build()
     TokenizerTask(image).export(source.state_dict(), str(tmp_path))
-    here = {"inflate_from": str(tmp_path)}
-    plan(settings(pixels, ADVERSARIAL, **here))
-    task = TokenizerTask(ADVERSARIAL, inflate="images")
+    here = start(tmp_path, how="inflate")
+    assert f"start from {tmp_path} (inflate)" in plan(settings(pixels, ADVERSARIAL, initial=here))
+    task = TokenizerTask(ADVERSARIAL)
     model = task.build()
-    task.load(model, str(tmp_path))
+    task.load(model, here)
     x = torch.rand(1, 3, 1, 16, 16)
     torch.testing.assert_close(model.encoder(x), source.encoder(x))
 
     wider = TOKENIZER.model_copy(update={"channels": 16})
-    with pytest.raises(UserError, match=r"inflate_from: .* channels is 8 there and 16 here"):
-        plan(settings(pixels, wider, **here))
-    with pytest.raises(UserError, match=r"run.initial is .*: allowed is one of them"):
-        plan(settings(pixels, TOKENIZER, run=RunConfig(initial=str(tmp_path)), **here))
+    with pytest.raises(UserError, match=r"initial.from: .* does not inflate: channels is 8 there"):
+        plan(settings(pixels, wider, initial=here))
+    with pytest.raises(UserError, match=r"initial.how: base; this model has no frozen base"):
+        plan(settings(pixels, TOKENIZER, initial=start(tmp_path, how="base")))
+    with pytest.raises(ValidationError, match=r"trained_on is of how: inflate only; how is same"):
+        start(tmp_path, trained_on="videos")
+
+
+def test_initial_weights_count_by_content(pixels: str, tmp_path: Path) -> None:
+    marks = set()
+    for seed, folder in ((0, "a"), (0, "b"), (1, "c")):
+        torch.manual_seed(seed)
+        TokenizerTask(TOKENIZER).export(TokenizerTask(TOKENIZER).build().state_dict(),
+                                        str(tmp_path / folder))  # fmt: skip
+        config = settings(pixels, TOKENIZER, initial=start(tmp_path / folder))
+        marks.add(fingerprint("tokenizer", config))
+    marks.add(fingerprint("tokenizer", settings(pixels, TOKENIZER)))
+    assert len(marks) == 3

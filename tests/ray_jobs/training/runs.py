@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,11 +24,12 @@ from models.autoregressive.loong.config import ARConfig
 from models.autoregressive.loong.vocabulary import Vocabulary
 from models.losses.config import AdversarialConfig
 from models.tokenizer import CVQConfig, TokenizerConfig
-from ray_jobs.train_autoregressive import ARStageConfig, AutoregressiveTask
-from ray_jobs.train_tokenizer import TokenizerTask
+from ray_jobs.tasks.autoregressive import ARStageConfig, AutoregressiveTask
+from ray_jobs.tasks.tokenizer import TokenizerTask
 from ray_jobs.training.config import DeepSpeedConfig, RunConfig, StageConfig
+from ray_jobs.training.initial import InitialConfig
 from ray_jobs.training.launch import launch
-from ray_jobs.training.task import Task
+from ray_jobs.training.task import Judgement, State, StepLoss, Task
 from tests import shard_artifacts
 from tests.shard_artifacts import row, tokens_spec, window
 
@@ -78,41 +79,47 @@ class DiTTask:
     """Rectified flow on pixels: what a diffusion model asks of the engine."""
 
     unit = "frames"
+    frozen: tuple[str, ...] = ()
 
     def build(self) -> DiT:
         return DiT()
 
-    def loss(
-        self, model: nn.Module, samples: list[Sample], stage: StageConfig
-    ) -> tuple[Tensor, dict[str, Tensor], int]:
+    def loss(self, model: nn.Module, samples: list[Sample], stage: StageConfig) -> StepLoss:
         clean, noise, times = [], [], []
         for sample in samples:
             draws = torch.Generator().manual_seed(sample.seed)
-            patches = _patches(sample.data)
-            clean.append(patches)
-            noise.append(torch.randn(patches.shape, generator=draws))
+            x_NP = patches(sample.data)
+            clean.append(x_NP)
+            noise.append(torch.randn(x_NP.shape, generator=draws))
             times.append(torch.rand((), generator=draws))
         x_BNP, noise_BNP, time_B = torch.stack(clean), torch.stack(noise), torch.stack(times)
         mixed = torch.lerp(x_BNP, noise_BNP, time_B[:, None, None])
         kind = next(model.parameters()).dtype
         velocity_BNP = model(mixed.to(kind), time_B)
         loss = F.mse_loss(velocity_BNP.float(), noise_BNP - x_BNP)
-        return loss, {"mse": loss.detach()}, sum(len(sample.data) for sample in samples)
+        return StepLoss(loss, {"mse": loss.detach()}, sum(len(each.data) for each in samples))
 
-    def validate(
-        self, model: nn.Module, samples: list[Sample]
-    ) -> tuple[dict[str, Any], dict[str, bytes]]:
-        return {"mse": float(self.loss(model, samples, None)[0])}, {}  # pyright: ignore
+    def validate(self, model: nn.Module, samples: list[Sample], stage: StageConfig) -> Judgement:
+        return Judgement({"mse": float(self.loss(model, samples, stage).loss)})
 
     def export(self, state: dict[str, Tensor], folder: str) -> None:
         Path(folder).mkdir(exist_ok=True)
         save_file(state, Path(folder, "model.safetensors"))
 
-    def load(self, model: nn.Module, uri: str) -> None:
+    def inherit(
+        self,
+        state: State,
+        before: Sequence[StageConfig],
+        stage: StageConfig,
+        initial: InitialConfig | None,
+    ) -> State:
+        return state
+
+    def load(self, model: nn.Module, initial: InitialConfig) -> None:
         raise NotImplementedError
 
 
-def _patches(pixels_THWC: np.ndarray) -> Tensor:
+def patches(pixels_THWC: np.ndarray) -> Tensor:
     x = torch.from_numpy(pixels_THWC.astype(np.float32)) / 127.5 - 1
     return x.reshape(-1, SIZE // 4, 4, SIZE // 4, 4, 3).permute(0, 1, 3, 2, 4, 5).reshape(-1, 48)
 
@@ -157,6 +164,7 @@ class Kind:
     most_zero: int = 3
     sequences: bool = False
     """Whether ranks can share them out."""
+    trainable: tuple[str, ...] = ("*",)
 
 
 TOKENIZER = TokenizerConfig(

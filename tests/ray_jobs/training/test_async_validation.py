@@ -12,7 +12,7 @@ import pytest
 from infra.errors import UserError
 from infra.job import execute
 from ray_jobs import train_tokenizer
-from ray_jobs.train_tokenizer import TokenizerTask
+from ray_jobs.tasks.tokenizer import TokenizerTask
 from ray_jobs.training import launch as launching
 from ray_jobs.training.config import AsyncValidationConfig
 from ray_jobs.training.loop import train
@@ -42,10 +42,10 @@ class Held:
             raise AttributeError(name)
         return getattr(self.task, name)
 
-    def validate(self, model: Any, samples: Any) -> Any:
+    def validate(self, model: Any, samples: Any, stage: Any) -> Any:
         if os.path.exists(self.gate):
             Path(self.gate).read_bytes()
-        return self.task.validate(model, samples)
+        return self.task.validate(model, samples, stage)
 
 
 def stop_in_step_4(settings_: dict[str, Any]) -> None:

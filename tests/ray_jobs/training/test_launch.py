@@ -7,15 +7,17 @@ import torch
 from pydantic import ValidationError
 
 from data_prep.loader import Mix
-from infra.config import JobConfig, Resources, build
+from infra.config import Resources, build
 from infra.errors import UserError
 from models import exports
 from models.autoregressive.loong.config import ARConfig
 from models.autoregressive.loong.vocabulary import Vocabulary
 from models.tokenizer import CVQConfig, TokenizerConfig
-from ray_jobs.train_autoregressive import AutoregressiveTask, TrainAutoregressiveConfig, plan
-from ray_jobs.train_tokenizer import TokenizerTask
+from ray_jobs.tasks.autoregressive import AutoregressiveTask
+from ray_jobs.tasks.tokenizer import TokenizerTask
+from ray_jobs.train_autoregressive import TrainAutoregressiveConfig, plan
 from ray_jobs.training.config import DeepSpeedConfig, RunConfig, StageConfig, deepspeed_dict
+from ray_jobs.training.initial import InitialConfig
 from ray_jobs.training.launch import check
 from ray_jobs.training.task import Task
 from tests.ray_jobs.training import runs
@@ -28,14 +30,19 @@ TASK = TokenizerTask(SMALL)
 
 
 def refuse(
-    match: str, task=TASK, workers: int = 1, batch_size: int = 4, run: dict | None = None, **stage
+    match: str,
+    task=TASK,
+    workers: int = 1,
+    batch_size: int = 4,
+    run: dict | None = None,
+    initial: InitialConfig | None = None,
+    **stage,
 ) -> None:
-    job = JobConfig(input=("in",), output="out", resources=Resources(workers=workers))
     stages = (
         StageConfig(name="a", steps=1, batch_size=batch_size, data=(Mix(frames=1),), **stage),
     )
     with pytest.raises(UserError, match=match):
-        check(task, job, stages, RunConfig(**(run or {})))
+        check(task, stages, RunConfig(**(run or {})), initial, Resources(workers=workers))
 
 
 def test_batches_that_do_not_divide() -> None:
@@ -51,7 +58,10 @@ def test_elastic_workers_with_a_shared_optimizer() -> None:
 
 
 def test_patterns_that_name_nothing() -> None:
-    refuse(r"stage a: trainable: decodr\.\* matches no parameter", trainable=("decodr.*",))
+    refuse(
+        r"stage a: trainable: decodr\.\* matches no parameter",
+        trainable=("decodr.*",),
+    )
     refuse("stage a: fresh: nothing matches no parameter", fresh=("nothing",))
 
 
@@ -84,10 +94,9 @@ def test_models_without_sequences_to_share(task: Task) -> None:
 
 
 def test_what_divides_over_groups_need_not_divide_over_workers() -> None:
-    job = JobConfig(input=("in",), output="out", resources=Resources(workers=4))
     stage = StageConfig(name="a", steps=1, batch_size=2, data=(Mix(frames=1),))
     run = RunConfig(**shared(2))
-    check(AutoregressiveTask(LLAMA, 17), job, (stage,), run)
+    check(AutoregressiveTask(LLAMA, 17), (stage,), run, None, Resources(workers=4))
     made = deepspeed_dict(run, stage, workers=4)
     assert made["train_micro_batch_size_per_gpu"] == made["gradient_accumulation_steps"] == 1
 
@@ -123,13 +132,13 @@ def test_what_needs_a_zero_stage(settings: dict) -> None:
 
 def test_an_initial_checkpoint_of_another_model(tmp_path: Path) -> None:
     exports.save(TASK.build(), tmp_path / "tokenizer")
-    here = {"initial": str(tmp_path / "tokenizer")}
+    here = InitialConfig(**{"from": str(tmp_path / "tokenizer")})
     refuse("holds a model of kind video_tokenizer; allowed is loong_decoder",
-           AutoregressiveTask(LLAMA, 17), run=here)  # fmt: skip
+           AutoregressiveTask(LLAMA, 17), initial=here)  # fmt: skip
     wider = SMALL.model_copy(update={"channels": 16})
-    refuse(r"model.safetensors does not fit: misshaped", TokenizerTask(wider), run=here)
-    refuse("not found", run={"initial": str(tmp_path / "nowhere")})
-    check(TASK, JobConfig(input=("in",), output="out"), (), RunConfig(**here))
+    refuse(r"model.safetensors does not fit: misshaped", TokenizerTask(wider), initial=here)
+    refuse("not found", initial=InitialConfig(**{"from": str(tmp_path / "nowhere")}))
+    check(TASK, (), RunConfig(), here, Resources())
 
 
 def test_a_model_starts_from_an_initial_checkpoint(tmp_path: Path) -> None:
@@ -138,6 +147,6 @@ def test_a_model_starts_from_an_initial_checkpoint(tmp_path: Path) -> None:
     TASK.export(exported.state_dict(), str(tmp_path))
     torch.manual_seed(2)
     model = TASK.build()
-    TASK.load(model, str(tmp_path))
+    TASK.load(model, InitialConfig(**{"from": str(tmp_path)}))
     for name, tensor in exported.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor), name

@@ -5,7 +5,7 @@ import torch
 
 from infra.errors import UserError
 from models.tokenizer import CVQConfig, TokenizerConfig
-from ray_jobs.train_tokenizer import TokenizerTask
+from ray_jobs.tasks.tokenizer import TokenizerTask
 from ray_jobs.training.config import OptimizerConfig
 from ray_jobs.training.optimizer import adamw, parameter_groups
 

@@ -21,6 +21,7 @@ from ray_jobs.training.async_validation import judge
 from ray_jobs.training.checkpoints import TrainState
 from ray_jobs.training.config import AsyncValidationConfig, DeepSpeedConfig, RunConfig
 from ray_jobs.training.engine import Engine
+from ray_jobs.training.initial import InitialConfig
 from ray_jobs.training.loop import Run
 from ray_jobs.training.ranks import sequence_group
 from ray_jobs.training.work import Work
@@ -33,24 +34,30 @@ class Trial:
     """Some steps of one kind of model under one way of sharing it out.
 
     Args:
-        kind: one of ``runs.KINDS``.
+        kind: of ``runs.KINDS`` by name, or another.
         deepspeed: fields of ``DeepSpeedConfig``.
         data: from ``runs.write_data``.
+        initial: weights to start from.
         run: other fields of ``RunConfig``.
     """
 
     def __init__(
-        self, kind: str, deepspeed: dict[str, Any], data: dict[str, str], **run: Any
+        self,
+        kind: str | runs.Kind,
+        deepspeed: dict[str, Any],
+        data: dict[str, str],
+        initial: InitialConfig | None = None,
+        **run: Any,
     ) -> None:
-        made = runs.KINDS[kind]
+        made = runs.KINDS[kind] if isinstance(kind, str) else kind
         self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
         self.stage = made.stage(
             name="a", steps=STEPS, batch_size=4, data=(Mix(frames=5),), learning_rate=1e-3,
-            micro_batch_size=1 if made.micro_batch_size else None,
+            micro_batch_size=1 if made.micro_batch_size else None, trainable=made.trainable,
         )  # fmt: skip
         config = RunConfig(ema_decay=0.5, deepspeed=DeepSpeedConfig(**deepspeed), **run)
         self.sharing = sequence_group(config.deepspeed.sequence_parallel)
-        self.work = Work(made.task(), (self.stage,), config, data[made.data], "", 0, 1)
+        self.work = Work(made.task(), (self.stage,), config, data[made.data], "", initial, 0, 1)
         self.loader = Loader(data[made.data], "train", self.stage.data, STEPS, 4, 0)
 
     def begin(self, checkpoint: str | None = None) -> tuple[Run, Engine]:
@@ -61,7 +68,7 @@ class Trial:
         )
         run = Run(self.work, self.rank, self.ranks, train_state, {}, self.sharing)
         run.telemetry = None
-        engine = run.engine(self.stage, None, checkpoint)
+        engine = run.engine(0, None, checkpoint)
         engine.module.train()
         return run, engine
 
@@ -78,8 +85,8 @@ class Trial:
 def states(engine: Engine) -> dict[str, torch.Tensor]:
     assert engine.ema is not None
     with engine.ema.in_place():
-        average = zero.full_state(engine.deepspeed)
-    whole = zero.full_state(engine.deepspeed)
+        average = engine.full_state()
+    whole = engine.full_state()
     return {**whole, **{f"ema.{name}": tensor for name, tensor in average.items()}}
 
 
@@ -88,7 +95,7 @@ def straight(trial: Trial, saved: str) -> None:
     run, engine = trial.begin()
     losses = trial.steps(run, engine, STEPS)
     state = states(engine)
-    engine.deepspeed.destroy()
+    engine.close()
     if trial.rank == 0:
         _write(saved, losses, state)
 
@@ -104,9 +111,7 @@ def straight_and_resumed(trial: Trial, saved: str) -> None:
     """
     run, engine = trial.begin()
     losses = trial.steps(run, engine, SAVED_AT)
-    checkpoints.save(
-        engine.deepspeed, engine.ema, run.train_state, f"{saved}-{trial.rank}", trial.rank
-    )
+    checkpoints.save(engine, run.train_state, f"{saved}-{trial.rank}", trial.rank)
     dist.barrier()
     if trial.rank == 0:  # as Ray Train does with what each rank reports
         for each in range(trial.ranks):
@@ -116,26 +121,29 @@ def straight_and_resumed(trial: Trial, saved: str) -> None:
     state = states(engine)
     held = batches.held_out(trial.work.data, trial.stage, trial.work.run.validation_windows)
     with torch.no_grad(), zero.own_writers_whole(engine.module.eval()):
-        inline, _ = trial.work.task.validate(engine.module, held)
-    weights = save(zero.full_state(engine.deepspeed))
+        inline = trial.work.task.validate(engine.module, held, trial.stage)
+    weights = save(engine.full_state())
     average = {k.removeprefix("ema."): v for k, v in state.items() if k.startswith("ema.")}
     zero.fill(engine.deepspeed, average)
     with torch.no_grad(), zero.own_writers_whole(engine.module):
-        inline_average, _ = trial.work.task.validate(engine.module, held)
-    engine.deepspeed.destroy()
+        inline_average = trial.work.task.validate(engine.module, held, trial.stage)
+    engine.close()
     run, engine = trial.begin(saved)
     again = trial.steps(run, engine, STEPS)
     resumed = states(engine)
-    engine.deepspeed.destroy()
+    engine.close()
     if trial.rank == 0:
         _write(saved, losses, state)
         save_file({k: v.contiguous() for k, v in resumed.items()}, saved + "-resumed")
         Path(saved + "-again.json").write_text(json.dumps(again))
         asks = trial.work.run.model_copy(update={"validation_async": AsyncValidationConfig()})
         work = replace(trial.work, run=asks)
-        asynchronous, _ = judge(work, trial.stage, weights)
-        async_average, _ = judge(work, trial.stage, save(average))
-        judged = {"last": [inline, asynchronous], "average": [inline_average, async_average]}
+        asynchronous = judge(work, trial.stage, weights)
+        async_average = judge(work, trial.stage, save(average))
+        judged = {
+            "last": [inline.figures, asynchronous.figures],
+            "average": [inline_average.figures, async_average.figures],
+        }
         Path(saved + "-judged.json").write_text(json.dumps(judged))
 
 

@@ -1,0 +1,1 @@
+"""Training tasks, one file a model; see :class:`ray_jobs.training.task.Task`."""
