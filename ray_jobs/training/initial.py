@@ -8,7 +8,7 @@ from infra.config import Section, Uri
 
 
 class InitialConfig(Section):
-    """An exported model to start from. Counts by content in the run's fingerprint."""
+    """An exported model to start from; its artifact's fingerprint counts in the run's."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 

@@ -1,5 +1,7 @@
 """What the job makes of its settings: the plan, the refusals, and an export without a judge."""
 
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from data_prep.loader import Mix
+from infra import artifact
 from infra.artifact import fingerprint
+from infra.config import JobConfig
 from infra.errors import UserError
 from models import exports, weights
 from models.losses.config import PerceptualConfig
@@ -142,13 +146,16 @@ def test_an_image_tokenizer_is_inflated(pixels: str, tmp_path: Path) -> None:
         start(tmp_path, trained_on="videos")
 
 
-def test_initial_weights_count_by_content(pixels: str, tmp_path: Path) -> None:
-    marks = set()
-    for seed, folder in ((0, "a"), (0, "b"), (1, "c")):
-        torch.manual_seed(seed)
-        TokenizerTask(TOKENIZER).export(TokenizerTask(TOKENIZER).build().state_dict(),
-                                        str(tmp_path / folder))  # fmt: skip
+def test_initial_weights_count_by_content_wherever_they_lie(pixels: str, tmp_path: Path) -> None:
+    marks = {fingerprint("tokenizer", settings(pixels, TOKENIZER))}
+    for seed, folder in ((0, "a"), (1, "b")):
+        job = JobConfig(input=(pixels,), output=str(tmp_path / folder), seed=seed)
+        output = artifact.begin("tokenizer", job)
+        TokenizerTask(TOKENIZER).export(TokenizerTask(TOKENIZER).build().state_dict(), output.uri)
+        artifact.finish(output, "tokenizer", {}, time.monotonic())
         config = settings(pixels, TOKENIZER, initial=start(tmp_path / folder))
         marks.add(fingerprint("tokenizer", config))
-    marks.add(fingerprint("tokenizer", settings(pixels, TOKENIZER)))
     assert len(marks) == 3
+    shutil.copytree(tmp_path / "a", tmp_path / "moved")
+    moved = settings(pixels, TOKENIZER, initial=start(tmp_path / "moved"))
+    assert fingerprint("tokenizer", moved) in marks
