@@ -1,4 +1,4 @@
-"""What all training jobs do alike: common keys, checks of input and stages, the plan's lines."""
+"""Common parts of all training jobs: keys, checks of input and stages, the plan's lines."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
