@@ -7,7 +7,6 @@ from typing import cast
 import deepspeed
 import torch
 import torch.distributed as dist
-from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
 
 from infra.seeding import derive
 from ray_jobs.training import zero
@@ -41,7 +40,7 @@ class Engine:
     def close(self) -> None:
         """End the engine; what refers to it no more is freed by :func:`collect`."""
         self.deepspeed.destroy()
-        FWD_MODULE_STACK.clear()  # ZeRO 3 leaves each of its models in this global
+        zero.forget_models()
 
 
 def fresh_model(work: Work, begins: bool = False) -> torch.nn.Module:

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import getclosurevars
 from typing import Any, cast
 
 import deepspeed
 import torch
 import torch.distributed as dist
+from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
+from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
 from deepspeed.utils import safe_get_full_fp32_param, safe_set_full_fp32_param
 from torch import Tensor, nn
 
@@ -69,6 +72,13 @@ def untrained(
         if keep:
             state[name] = whole.detach().to("cpu", copy=True)
     return state
+
+
+def forget_models() -> None:
+    """Empty the globals in which ZeRO 3 of DeepSpeed 0.19.8 leaves the models it has trained."""
+    FWD_MODULE_STACK.clear()
+    cached = PartitionedParameterCoordinator._PartitionedParameterCoordinator__params_to_release  # pyright: ignore[reportAttributeAccessIssue]
+    getclosurevars(cached).nonlocals["func"].cache_clear()
 
 
 def masters(engine: deepspeed.DeepSpeedEngine) -> list[Tensor]:
