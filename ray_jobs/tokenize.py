@@ -22,9 +22,10 @@ from infra.config import JobConfig, Uri
 from infra.errors import UserError
 from infra.job import Job, main
 from infra.log import logger
-from models import exports
+from models import exports, text
 from models.codec import CodecSpec, Codes, VideoCodec
 from models.evaluation.tokens import unigram_entropy_nats
+from models.text import PiecesConfig, TextConfig
 from ray_jobs import units
 from ray_jobs.frames import SHARD_MB, decoding
 from ray_jobs.sharding import parts, plan
@@ -53,9 +54,8 @@ class TokenizeConfig(JobConfig):
     """Which windows of a clip are encoded."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Windows of one shape that are encoded at once."""
-    max_text_tokens: Annotated[int, Field(ge=0)] = 252
-    text_model: str | None = None
-    """Path of a SentencePiece model; None: the 32,000-piece model of `mistral-common`."""
+    text: TextConfig = PiecesConfig()
+    """How captions are encoded; what is trained on the shards takes prompts the same way."""
     decoders: Annotated[int, Field(ge=1)] | None = None
     """With GPUs and clips as input: tasks of one CPU each that decode ahead for a worker, so that
     its GPU only encodes; None: 4. Without GPUs a worker decodes itself."""
@@ -111,8 +111,8 @@ def run(config: TokenizeConfig, output: Output, codecs: Codecs = EXPORTED) -> di
         fingerprint=artifact.read(config.codec).fingerprint,
         windows=config.windows,
         batch_size=config.batch_size,
-        text_model=config.text_model,
-        max_text_tokens=config.max_text_tokens,
+        text=config.text,
+        text_spec=text.build(config.text).spec,
         threads=max(1, int(config.resources.cpus_per_worker)),
     )
     estimate = Estimate(config.windows, spec)

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from data_prep.sampling import WindowConfig
 from data_prep.shards import Row, ShardSpec
 from infra.config import as_tree
+from models import text
 from models.codec import CodecSpec, Codes, VideoCodec
-from models.text.pieces import TextTokenizer
+from models.text import TextConfig, TextSpec
 from ray_jobs.sharding.source import Failure, FilmSource, ShardSource
 from ray_jobs.sharding.windows import WindowEncoder
 
@@ -27,18 +27,17 @@ class Encoding:
     """Of the codec's artifact."""
     windows: tuple[WindowConfig, ...]
     batch_size: int
-    text_model: str | None
-    max_text_tokens: int
+    text: TextConfig
+    text_spec: TextSpec
     threads: int
     """Of torch in a worker."""
 
     def stated(self) -> dict[str, Any]:
-        """Return what shards and their summary say of it."""
-        text = {"kind": "pieces", "model": self.text_model, "max_tokens": self.max_text_tokens}
+        """Return what the summary says of it."""
         return {
             "codec": as_tree(self.codec),
             "codec_fingerprint": self.fingerprint,
-            "text": text,
+            "text": as_tree(self.text),
         }
 
     @property
@@ -50,7 +49,7 @@ class Encoding:
             self.codec.latent.dtype,
             stated["codec"],
             self.fingerprint,
-            {**stated["text"], "dtype": "int32", "dim": None},
+            as_tree(self.text_spec),
         )
 
 
@@ -73,7 +72,7 @@ class TokenMaker:
         self._encoding, self._source = encoding, source
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._codec = load(encoding.codec_uri, self._device)
-        self._pieces = TextTokenizer(encoding.text_model)
+        self._encoder = text.build(encoding.text)
         self.spec = encoding.shards
         self.notes = Counter[str]()
 
@@ -87,6 +86,6 @@ class TokenMaker:
         yield from encoder.rows(self._source.pieces(part))
 
     def _text(self, caption: str | None) -> bytes:
-        ids = self._pieces.encode(caption, 1 << 30)
-        self.notes["cut"] += len(ids) > self._encoding.max_text_tokens
-        return np.array(ids[: self._encoding.max_text_tokens], np.int32).tobytes()
+        (encoded,) = self._encoder.encode([caption])
+        self.notes["cut"] += self._encoder.lengths([caption])[0] > len(encoded)
+        return encoded.tobytes()

@@ -149,7 +149,7 @@ def test_film_and_frames_of_it_become_the_same_tokens(
     assert made["validation"] >= 1
     assert made["sizes"] == {"24x16": made["clips"]}
     cut = windows(17, 33)
-    keys = {"windows": cut, "shard_mb": 0.0005, "max_text_tokens": 1}
+    keys = {"windows": cut, "shard_mb": 0.0005, "text": {"kind": "pieces", "max_tokens": 1}}
     uri = codec("causal 4")
     of_frames = execute(JOB, settings(str(tmp_path / "frames"), uri, tmp_path / "a", **keys))
     keys["frames"] = decoding
