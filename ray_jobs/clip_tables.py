@@ -1,10 +1,9 @@
-"""Clip tables as jobs read them: files, accounts, thresholds, and new verdicts."""
+"""Clip tables as jobs see them: their files, accounts and thresholds."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
@@ -15,19 +14,11 @@ from infra import artifact, storage
 from infra import config as configs
 from infra.config import Section
 from infra.errors import UserError
-from ray_jobs.part_files import row_groups
-from ray_jobs.preparation import part_footer
 
-ROWS_AT_ONCE = 64
-_COUNTED = ["status", "reason", "media", "frames", "duration_s", "cpu_seconds", "peak_rss_bytes"]
 _SUMS = (
     *("inputs", "kept", "filtered", "quarantined", "clips", "clips_filtered"),
     *("images", "animated_images"),
 )
-Against = Counter[tuple[str, ...]]
-"""Clips by all the reasons against them."""
-Judge = Callable[[pa.RecordBatch], tuple[pa.RecordBatch, list[tuple[str, ...]]]]
-"""Returns rows with other verdicts, and all reasons against each of their clips."""
 
 
 def tally(row: dict[str, Any]) -> dict[str, Any]:
@@ -142,79 +133,6 @@ def files_of(uri: str) -> list[str]:
         raise UserError(f"{min(gone, default=uri)}: a file of the clip table is not there")
     _check_scores(files[0])
     return files
-
-
-def rewrite(
-    source: str, target: str, judge: Judge, metadata: dict[str, str] | None = None
-) -> tuple[dict[str, Any], Against]:
-    """Write one file of a table anew; return its accounts and what is against its clips.
-
-    Args:
-        source: a file of a clip table.
-        target: the file to write.
-        judge: is given the rows, some at a time and in order.
-        metadata: to add to the schema's.
-    """
-    accounts, against = [], Against()
-
-    def judged(table: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
-        for batch in table.iter_batches(ROWS_AT_ONCE):
-            rows, reasons = judge(batch)
-            accounts.extend(_accounts(rows))
-            against.update(reasons)
-            yield rows
-
-    with storage.open_input(source) as file, storage.open_output(target) as out:
-        table = pq.ParquetFile(file)
-        schema = table.schema_arrow
-        kept = {k: v for k, v in (schema.metadata or {}).items() if k != part_footer.KEY.encode()}
-        schema = schema.with_metadata({**kept, **(metadata or {})})
-        with pq.ParquetWriter(out, schema, compression="zstd") as writer:
-            for group in row_groups(judged(table), lambda rows: rows.nbytes):
-                writer.write_table(pa.Table.from_batches(group).cast(schema))
-    return add_up(accounts), against
-
-
-def threshold_report(against: Against) -> dict[str, Any]:
-    """Return what each filter costs, from the clips by all the reasons against them.
-
-    Returns:
-        ``clips`` that were judged, ``kept`` under all filters together, and for each reason that
-        rejects any: ``alone``, the clips it rejects with all other filters off; ``only``, those
-        that would be kept if just this filter were off.
-    """
-    alone = Counter[str]()
-    for reasons, count in against.items():
-        alone.update(dict.fromkeys(reasons, count))
-    return {
-        "clips": against.total(),
-        "kept": against[()],
-        "reasons": {
-            reason: {"alone": count, "only": against[(reason,)]}
-            for reason, count in sorted(alone.items(), key=lambda item: (-item[1], item[0]))
-        },
-    }
-
-
-def report_lines(job: str, report: dict[str, Any]) -> list[str]:
-    """Return a threshold report as lines for people."""
-    rows = [("rejected for", "alone", "only it")]
-    rows += [(r, f"{n['alone']:,}", f"{n['only']:,}") for r, n in report["reasons"].items()]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = [f"  {r:<{widths[0]}}  {a:>{widths[1]}}  {o:>{widths[2]}}" for r, a, o in rows]
-    kept = f"{job}: {report['kept']:,} of {report['clips']:,} clips kept"
-    return [kept, *lines] if report["reasons"] else [kept]
-
-
-def _accounts(rows: pa.RecordBatch) -> list[dict[str, Any]]:
-    clips = rows.column("clips")
-    reasons = iter(clips.flatten().field("reason").to_pylist())
-    return [
-        tally({**row, "clips": [{"reason": next(reasons)} for _ in range(count)]})
-        for row, count in zip(
-            rows.select(_COUNTED).to_pylist(), clips.value_lengths().to_pylist(), strict=True
-        )
-    ]
 
 
 def _check_scores(file: str) -> None:

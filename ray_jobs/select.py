@@ -1,4 +1,4 @@
-"""select: a finished clip table in, the same clips under other thresholds out; nothing is decoded.
+"""Job `select`: the clips of a finished table under other thresholds; nothing is decoded.
 
 input: a finished artifact of kind `clips`, of `prepare` or of `select`. Thresholds that are not
 stated stay as they are in the input. Near-duplicates are looked for where `near_duplicate_bits` is
@@ -8,15 +8,13 @@ stated, among the clips that the thresholds keep. The summary says what each fil
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 from pydantic import BeforeValidator, Field
 
 from data_prep import phash, selection
 from data_prep.filters import FiltersConfig
-from data_prep.near_duplicates import MAX_BITS, near_duplicates
+from data_prep.near_duplicates import MAX_BITS
 from infra import artifact, storage
 from infra import config as configs
 from infra.artifact import Output
@@ -24,16 +22,12 @@ from infra.config import JobConfig, Uri, as_tuple
 from infra.errors import UserError
 from infra.job import Job, main
 from infra.log import logger
-from infra.progress import Progress
-from ray_jobs import clip_tables
-from ray_jobs.clip_tables import (
-    Against,
-    add_up,
-    check_accounts,
-    report_lines,
-    rewrite,
-    threshold_report,
-)
+from ray_jobs import clip_tables, near_duplicate_search, units
+from ray_jobs import judgement as judgements
+from ray_jobs.clip_tables import check_accounts
+from ray_jobs.judgement import Judgement, report_lines, threshold_report
+from ray_jobs.near_duplicate_search import NearDuplicates
+from ray_jobs.units import Factory, Parts, Receipt
 
 
 class SelectConfig(JobConfig):
@@ -66,30 +60,68 @@ def plan(config: SelectConfig) -> list[str]:
         f"input: {counts['inputs']} videos in {len(files)} files, {counts['clips']} clips kept",
         *clip_tables.changes(config.input[0], filters),
     ]
-    return [*lines, copies, "tasks: one a file, nothing is decoded"]
+    return [*lines, copies, "parts: one a file, nothing is decoded"]
 
 
 def run(config: SelectConfig, output: Output) -> dict[str, Any]:
-    """Judge every clip anew, each file by one task, and return the summary."""
+    """Judge every clip anew, a file of the table a part, and return the summary."""
     filters = resolve(config)
     files = clip_tables.files_of(config.input[0])
-    copies = _find_copies(config, filters, files)
-    select: Any = ray.remote(num_cpus=config.resources.cpus_per_worker)(select_file)
-    tasks = [
-        select.remote(file, output.path("clips", storage.name(file)), filters, places)
-        for file, places in zip(files, copies, strict=True)
-    ]
-    parts = []
-    with Progress(len(tasks), "select", "files") as progress:
-        for task in tasks:
-            parts.append(ray.get(task))
-            progress.advance()
-    summary = add_up([accounts for accounts, _ in parts])
-    check_accounts(summary, artifact.read(config.input[0]).counts["inputs"])
-    report = threshold_report(sum((against for _, against in parts), Against()))
+    parts = Parts(output.uri, "clips", len(files), unit="files")
+    arguments = {
+        "parts": parts,
+        "files": files,
+        "filters": filters,
+        "copies": _find_copies(config, filters, files),
+    }
+    factory = Factory(PartSelection, arguments)
+    for _ in units.run(parts, factory, config.resources, actors=False):
+        pass
+    judgement = judgements.read_all([parts.uri(part) for part in range(parts.count)])
+    check_accounts(judgement.accounts, artifact.read(config.input[0]).counts["inputs"])
+    report = threshold_report(judgement.against)
     for line in report_lines("select", report):
         logger.info(line)
-    return {**summary, "filters": configs.as_tree(filters), "thresholds": report}
+    return {**judgement.accounts, "filters": configs.as_tree(filters), "thresholds": report}
+
+
+class PartSelection:
+    """Worker: writes a file of the table under other thresholds.
+
+    Args:
+        parts: of the output.
+        files: of the input's table, one a part.
+        filters: the thresholds.
+        copies: near-duplicates among the input's clips; None: not looked for.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        files: Sequence[str],
+        filters: FiltersConfig,
+        copies: NearDuplicates | None,
+    ) -> None:
+        self._parts, self._files, self._filters, self._copies = parts, files, filters, copies
+
+    def __call__(self, part: int) -> Receipt:
+        """Write the part's file."""
+        source = self._files[part]
+        places = frozenset[int]()
+        if self._copies is not None:
+            places = self._copies.places(part, source, self._filters)
+        made = select_file(source, self._parts.uri(part), self._filters, places)
+        return {"rows": made.accounts["inputs"]}
+
+
+def _find_copies(
+    config: SelectConfig, filters: FiltersConfig, files: Sequence[str]
+) -> NearDuplicates | None:
+    if config.near_duplicate_bits is None:
+        return None
+    earlier = [file for uri in config.against for file in clip_tables.files_of(uri)]
+    bits = config.near_duplicate_bits
+    return near_duplicate_search.search(files, filters, earlier, bits, config.resources)
 
 
 def _plan_copies(config: SelectConfig) -> str:
@@ -117,59 +149,10 @@ def _plan_copies(config: SelectConfig) -> str:
     return f"near-duplicates: at most {bits} bits from an earlier clip of this table{tables}"
 
 
-def _find_copies(
-    config: SelectConfig, filters: FiltersConfig, files: list[str]
-) -> list[frozenset[int]]:
-    """Return for each file the places of the clips that are near-duplicates."""
-    if config.near_duplicate_bits is None:
-        return [frozenset()] * len(files)
-    read = ray.remote(num_cpus=config.resources.cpus_per_worker)(hashes_of)
-    earlier = [
-        read.remote(file, None) for uri in config.against for file in clip_tables.files_of(uri)
-    ]
-    own = [read.remote(file, filters) for file in files]
-    found = [ray.get(task) for task in (*earlier, *own)]
-    return near_places(found, config.near_duplicate_bits)[len(earlier) :]
-
-
-def hashes_of(source: str, filters: FiltersConfig | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return the places, int64, and hashes, uint64, of a file's clips that may be compared.
-
-    Args:
-        source: a file of a clip table.
-        filters: the thresholds; None takes the verdicts that the file has.
-    """
-    columns = [f"clips.list.element.{name}" for name in ("reason", "scores", "phash")]
-    all_places, all_hashes, before = [], [], 0
-    with storage.open_input(source) as file:
-        for batch in pq.ParquetFile(file).iter_batches(4096, columns=columns):
-            clips = batch.column("clips").flatten()
-            places, values = selection.hashes(clips, filters)
-            all_places.append(np.array(places, np.int64) + before)
-            all_hashes.append(np.array(values, np.uint64))
-            before += len(clips)
-    return (
-        np.concatenate([*all_places, np.empty(0, np.int64)]),
-        np.concatenate([*all_hashes, np.empty(0, np.uint64)]),
-    )
-
-
-def near_places(
-    files: Sequence[tuple[np.ndarray, np.ndarray]], max_bits: int
-) -> list[frozenset[int]]:
-    """Return the places of each file's near-duplicates, from its places and hashes."""
-    near = near_duplicates(np.concatenate([hashes for _, hashes in files]), max_bits)
-    ends = np.cumsum([len(places) for places, _ in files])[:-1]
-    return [
-        frozenset(places[mask].tolist())
-        for (places, _), mask in zip(files, np.split(near, ends), strict=True)
-    ]
-
-
 def select_file(
     source: str, target: str, filters: FiltersConfig, copies: frozenset[int] = frozenset()
-) -> tuple[dict[str, Any], Against]:
-    """Write one file of the table under `filters`; return its accounts and what is against clips.
+) -> Judgement:
+    """Write one file of the table under `filters`; return what came of it.
 
     Args:
         source: a file of the input's table.
@@ -185,7 +168,7 @@ def select_file(
         before += len(judged[1])
         return judged
 
-    return rewrite(source, target, judge)
+    return judgements.rewrite(source, target, judge)
 
 
 JOB = Job(name="select", kind="clips", config=SelectConfig, plan=plan, run=run)

