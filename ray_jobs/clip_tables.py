@@ -9,6 +9,7 @@ import yaml
 
 from data_prep.filters import FiltersConfig
 from data_prep.filters.duration import CUTTING
+from data_prep.schemas import CLIPS_VERSION
 from data_prep.selection import SCORES
 from infra import artifact, storage
 from infra import config as configs
@@ -125,19 +126,26 @@ def files_of(uri: str) -> list[str]:
     """Return the files of a finished table, as its index names them.
 
     Raises:
-        UserError: one is not there, or has not all scores.
+        UserError: one is not there, or the table is of another version or has not all scores.
     """
     files = [storage.join(uri, path) for path, _ in artifact.files(uri, "clips")]
     gone = set(files).difference(storage.list_files(storage.join(uri, "clips")))
     if gone or not files:
         raise UserError(f"{min(gone, default=uri)}: a file of the clip table is not there")
-    _check_scores(files[0])
+    _check_schema(files[0])
     return files
 
 
-def _check_scores(file: str) -> None:
+def _check_schema(file: str) -> None:
     with storage.open_input(file) as source:
-        clips = pq.read_schema(source).field("clips").type.value_type
+        schema = pq.read_schema(source)
+    version = (schema.metadata or {}).get(b"longtake.version", b"").decode()
+    if version != CLIPS_VERSION:
+        raise UserError(
+            f"{file}: a clip table of version {version or 'unknown'}; readable is {CLIPS_VERSION}; "
+            "run prepare again"
+        )
+    clips = schema.field("clips").type.value_type
     stored = {field.name for field in clips.field("scores").type}
     if missing := [name for name in SCORES if name not in stored]:
         raise UserError(

@@ -227,7 +227,10 @@ def test_an_outage_is_no_unreadable_clip(clips: str, tmp_path: Path, monkeypatch
     [
         ({}, "stages: none stated; give at least one of stages.safety="),
         ({"clip": {}}, "stages.clip.weights: none given, and no package has them"),
-        ({"clip": {"weights": "/no/such"}}, "/no/such is no directory, and as a hub id"),
+        (
+            {"clip": {"weights": "/no/such"}},
+            "/no/such: has no open_clip_config.json; expected a directory",
+        ),
         ({"text": {"num_gpus": 1}}, "stages.text: num_gpus is 1, but this onnxruntime has no CUDA"),
     ],
 )

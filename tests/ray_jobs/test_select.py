@@ -179,6 +179,16 @@ def test_a_table_without_a_score_is_refused(clips: str, monkeypatch) -> None:
         JOB.plan(_settings(clips))
 
 
+def test_a_table_of_another_version_is_refused(clips: str, tmp_path: Path) -> None:
+    shutil.copytree(clips, tmp_path / "clips")
+    for file in (tmp_path / "clips" / "clips").iterdir():
+        table = pq.read_table(file)
+        metadata = {**table.schema.metadata, b"longtake.version": b"3"}
+        pq.write_table(table.replace_schema_metadata(metadata), file)
+    with pytest.raises(UserError, match="of version 3; readable is 4; run prepare again"):
+        JOB.plan(_settings(str(tmp_path / "clips")))
+
+
 def test_a_table_that_lost_a_file_is_refused(clips: str, tmp_path: Path) -> None:
     shutil.copytree(clips, tmp_path / "clips")
     (tmp_path / "clips" / "clips" / "part-00001.parquet").unlink()
@@ -314,7 +324,8 @@ def test_tables_to_compare_with_are_checked(clips: str, copied: str, tmp_path: P
     shutil.copytree(copied, tmp_path / "old")
     for file in (tmp_path / "old" / "clips").iterdir():
         table = pq.read_table(file)
-        pq.write_table(table.replace_schema_metadata({"longtake.phash": "other"}), file)
+        metadata = {**table.schema.metadata, b"longtake.phash": b"other"}
+        pq.write_table(table.replace_schema_metadata(metadata), file)
     with pytest.raises(UserError, match="its hashes are other; expected dct_32x32"):
         JOB.plan(_copies(clips, near_duplicate_bits=4, against=str(tmp_path / "old")))
 
