@@ -258,7 +258,7 @@ def test_a_run_goes_on_and_its_table_is_like_any_other(
     settings = _settings(clips, tmp_path / "out", stages={"safety": {}, "text": {}})
     summary = execute(JOB, settings)
     assert summary["unreadable_clips"] == 0
-    (tmp_path / "out" / "artifact.json").unlink()  # killed before its end, after the first part
+    (tmp_path / "out" / "artifact.json").rename(tmp_path / "out" / "unfinished.json")  # as killed
     (tmp_path / "out" / "clips" / "000000" / "part-000000001.parquet").unlink()
     assert execute(JOB, settings) == summary
     assert {f.name for f in (tmp_path / "out").iterdir() if f.is_dir()} == {"clips"}

@@ -341,7 +341,7 @@ def test_a_selection_is_a_clip_table_like_any_other(
         "part-000000000.parquet",
         "part-000000001.parquet",
     ]
-    (tmp_path / "a" / "artifact.json").unlink()  # killed before its end, after the second part
+    (tmp_path / "a" / "artifact.json").rename(tmp_path / "a" / "unfinished.json")  # as killed
     (table / "part-000000000.parquet").unlink()
     assert execute(JOB, _settings(clips, tmp_path / "a", duration={"min_s": 0})) == summary
     assert summary["thresholds"]["kept"] == summary["clips"] > _accounts(clips)["clips"]
