@@ -35,7 +35,7 @@ faults: setup
 	$(RUN) -m pytest -m faults
 
 bench: setup
-	for name in prepare prepare_memory train generate upscale; do $(RUN) -m tests.benchmarks.$$name || exit 1; done
+	for name in prepare prepare_memory scale train generate upscale; do $(RUN) -m tests.benchmarks.$$name || exit 1; done
 
 check: setup
 	.venv/bin/ruff format --check .

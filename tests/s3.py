@@ -39,10 +39,15 @@ def free_ports(count: int) -> list[int]:
 
 
 class Server:
-    """One server with its data below `folder`; its address stays the same."""
+    """One server with its data below `folder`; its address stays the same.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    Args:
+        folder: of its data, its log and its keys.
+        volumes: of 256 MB each, the most that it keeps.
+    """
+
+    def __init__(self, folder: Path, volumes: int = 8) -> None:
+        self._folder, self._volumes = folder, volumes
         self._ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         self._process: subprocess.Popen[bytes] | None = None
         keys = {"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}
@@ -69,7 +74,7 @@ class Server:
                  f"-dir={self._folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3",
                  f"-s3.config={self._folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0",
                  "-master.electionTimeout=1s",
-                 "-volume.max=8", "-master.volumeSizeLimitMB=256",
+                 f"-volume.max={self._volumes}", "-master.volumeSizeLimitMB=256",
                  *(f"-{name}={port}" for name, port in self._ports.items())],
                 cwd=self._folder, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
