@@ -29,7 +29,8 @@ class SeenDigests:
         firsts[places[~known]] = True
         new = unique[~known]
         while self._runs and len(self._runs[-1]) < 2 * len(new):
-            new = np.sort(np.concatenate([self._runs.pop(), new]))
+            new = np.concatenate([self._runs.pop(), new])
+            new.sort()  # in place: at most two copies of the digests are held
         if len(new):
             self._runs.append(new)
         return firsts
