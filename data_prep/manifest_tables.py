@@ -15,6 +15,8 @@ from infra import storage
 from infra.errors import UserError, one_line
 
 TABLE_SUFFIXES = (".jsonl", ".csv", ".parquet")
+_READ_BYTES = 1 << 20
+"""Read of a remote table at once: little, since a read holds it several times over."""
 
 
 def read(uri: str) -> Iterator[Entry]:
@@ -27,7 +29,7 @@ def read(uri: str) -> Iterator[Entry]:
         raise UserError(f"input {uri}: not found; give a directory of videos or a manifest")
     folder = uri.rsplit("/", 1)[0]
     entry = None
-    with storage.open_input(uri) as file:
+    with storage.open_input(uri, _READ_BYTES) as file:
         for where, row in _rows(uri, file):
             value = row.get("uri")
             if not isinstance(value, str) or not value.strip():
