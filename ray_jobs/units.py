@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from infra import storage
 from infra.config import Resources
 from infra.errors import UserError
+from infra.log import logger
 from infra.progress import Progress
 from ray_jobs.part_files import part_path
 
@@ -125,8 +126,12 @@ def run(
     with Progress(parts.count, name, parts.unit, parts.count - len(missing)) as progress:
         if not len(missing):
             return
-        numbers = ray.data.from_numpy(missing.astype(np.int64)).repartition(
-            target_num_rows_per_block=-(-len(missing) // MOST_BLOCKS)
+        _tell_of_waiting([step.resources for step in before] + [resources])
+        # Its blocks are put there by the driver: a task that cut them would need a CPU beside the
+        # workers', and wait for ever on a machine that has no more.
+        numbers = ray.data.from_items(
+            [{"data": part} for part in missing.tolist()],
+            override_num_blocks=min(len(missing), MOST_BLOCKS),
         )
         for step in before:
             held = _held(_Carrier, parts, step.factory, step.resources, len(missing))
@@ -144,6 +149,17 @@ def run(
                 raise UserError(refused)
             progress.advance(1, note(receipt))
             yield receipt
+
+
+def _tell_of_waiting(steps: Sequence[Resources]) -> None:
+    """Warn where the workers of all steps, one of each, are more than the cluster has room for."""
+    needed = sum(each.cpus_per_worker for each in steps)
+    there = ray.cluster_resources().get("CPU", 0)
+    if needed > there:
+        logger.warning(
+            f"waiting until the cluster has {needed:g} CPUs, one worker for each of {len(steps)} "
+            f"steps; it has {there:g}"
+        )
 
 
 def _held(
