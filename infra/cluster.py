@@ -4,6 +4,7 @@ import importlib.util
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import ray
 
 from infra.errors import UserError, one_line
+from infra.log import logger
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("pipelines", "ray_jobs", "models", "data_prep", "tuning", "infra")
@@ -24,6 +26,10 @@ _QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+
+START_PATIENCE_S = (60.0, 120.0, 240.0)
+"""Seconds that each attempt to start Ray here waits for its node."""
+_LATE = "timed out during startup"
 
 _TOKEN_HINT = (
     "if the cluster asks for a token, as Ray's do by default, set RAY_AUTH_MODE=token and "
@@ -57,17 +63,11 @@ def session(address: str | None = None) -> Iterator[None]:
     if address:
         _check_listens(address)
     inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # `ray job submit` sent the source
-    try:
-        ray.init(
-            address=address or "local",
-            runtime_env=None if inside_job else runtime_env(),
-            logging_level=logging.WARNING,
-            log_to_driver=True,
-        )
-    except ConnectionError as error:
-        raise UserError(f"Ray address {address}: {one_line(error)}; {_TOKEN_HINT}") from None
-    except Exception as error:  # a start of over 30 s raises a bare one
-        raise UserError(f"Ray did not start: {one_line(error)}") from error
+    env = None if inside_job else runtime_env()
+    if address:
+        _join(address, env)
+    else:
+        _start(env)
     _hush()
     try:
         check: Any = ray.remote(num_cpus=0)(check_root_packages)
@@ -75,6 +75,59 @@ def session(address: str | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _join(address: str, env: dict[str, Any] | None) -> None:
+    try:
+        ray.init(address=address, runtime_env=env, logging_level=logging.WARNING)
+    except ConnectionError as error:
+        raise UserError(f"Ray address {address}: {one_line(error)}; {_TOKEN_HINT}") from None
+    except Exception as error:
+        raise UserError(f"Ray address {address}: {one_line(error)}") from error
+
+
+def _start(env: dict[str, Any] | None) -> None:
+    """Start Ray in this process; on a machine too busy for it, again with more patience."""
+    for number, patience_s in enumerate(START_PATIENCE_S, 1):
+        try:
+            with _patient(patience_s):
+                # With the dashboard: without it Ray Train's placement group cleaner, which asks it
+                # whether a run is alive, warns every second and cleans up nothing.
+                ray.init(address="local", runtime_env=env, logging_level=logging.WARNING)
+            return
+        except Exception as error:  # Ray raises a bare one when its node does not come up
+            ray.shutdown()
+            late = _LATE in str(error)
+            if not late or number == len(START_PATIENCE_S):
+                hint = "; the machine is busy, try again when it is not" if late else ""
+                raise UserError(f"Ray did not start: {one_line(error)}{hint}") from error
+            logger.warning(
+                f"Ray is slow to start on this busy machine; trying again with more patience "
+                f"({number + 1} of {len(START_PATIENCE_S)})"
+            )
+
+
+@contextmanager
+def _patient(seconds: float) -> Iterator[None]:
+    """Let Ray wait longer for its node than the 30 s that it has hard-coded."""
+    from ray._private import services
+
+    ask, until = services.get_node, time.monotonic() + seconds
+
+    def ask_again(*args: Any) -> Any:
+        while True:
+            try:
+                return ask(*args)
+            except RuntimeError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
+
+    services.get_node = ask_again
+    try:
+        yield
+    finally:
+        services.get_node = ask
 
 
 def _check_listens(address: str) -> None:

@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,50 @@ def test_a_session_that_cannot_begin(tmp_path: Path):
     assert done.stdout == ""
     assert done.stderr.splitlines()[-1].startswith("error: Ray did not start: [Errno 20]")
     assert "Traceback" not in done.stderr
+
+
+def test_a_slow_start_is_waited_for_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Ray's own attempts are played: what slows a real one is a machine that others keep busy."""
+    patience: list[float] = []
+
+    def init(**settings: object) -> None:
+        if len(patience) < 3:
+            raise Exception("The current node timed out during startup. This could happen …")
+
+    def patient(seconds: float) -> nullcontext[None]:
+        patience.append(seconds)
+        return nullcontext()
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(cluster, "_patient", patient)
+    cluster._start(None)
+    assert patience == list(cluster.START_PATIENCE_S)
+    assert patience == sorted(patience)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line[-8:] for line in lines] == ["(2 of 3)", "(3 of 3)"]
+
+
+def test_the_node_is_asked_for_until_patience_ends():
+    from ray._private import services
+
+    asked = []
+
+    def not_there(*args: object) -> None:
+        asked.append(args)
+        if len(asked) < 3:
+            raise RuntimeError("no such node yet")
+
+    before = services.get_node
+    services.get_node = not_there
+    try:
+        with cluster._patient(60):
+            services.get_node("gcs", "node")
+        assert len(asked) == 3
+        asked.clear()
+        with cluster._patient(0), pytest.raises(RuntimeError):
+            services.get_node("gcs", "node")
+        assert services.get_node is not_there
+    finally:
+        services.get_node = before
