@@ -15,38 +15,6 @@ from models.text.spec import TextSpec
 PACKAGED_MODEL = ("mistral_common", "data/tokenizer.model.v1")
 
 
-class TextTokenizer:
-    """A SentencePiece model: one text to piece ids and back.
-
-    Args:
-        model: path or URI of a SentencePiece model; None takes the 32,000-piece model that the
-            ``mistral-common`` package carries.
-
-    Raises:
-        UserError: the file is not there, or is not a SentencePiece model.
-    """
-
-    def __init__(self, model: str | None = None) -> None:
-        self.file = _packaged() if model is None else hub.local_file(model)
-        try:
-            self._pieces = sentencepiece.SentencePieceProcessor(model_file=str(self.file))
-        except (OSError, RuntimeError):
-            raise UserError(f"text model {self.file}: not a SentencePiece model file") from None
-
-    @property
-    def size(self) -> int:
-        """The number of pieces."""
-        return self._pieces.vocab_size()
-
-    def encode(self, text: str | None, max_tokens: int | None) -> list[int]:
-        """Return the first `max_tokens` piece ids of `text`; None: all of them."""
-        return self._pieces.encode(text or "", out_type=int)[:max_tokens]
-
-    def decode(self, ids: list[int]) -> str:
-        """Return the text of piece ids."""
-        return self._pieces.decode(ids)
-
-
 class PiecesEncoder:
     """A `models.text.spec.TextEncoder` that gives piece ids, without begin or end marks.
 
@@ -54,28 +22,36 @@ class PiecesEncoder:
         config: which model, and where texts are cut.
 
     Raises:
-        UserError: as `TextTokenizer`.
+        UserError: the file is not there, or is not a SentencePiece model.
     """
 
     def __init__(self, config: PiecesConfig) -> None:
-        self._pieces, self._max_tokens = TextTokenizer(config.model), config.max_tokens
+        file = packaged_model() if config.model is None else hub.local_file(config.model)
+        try:
+            self._pieces = sentencepiece.SentencePieceProcessor(model_file=str(file))
+        except (OSError, RuntimeError):
+            raise UserError(f"text model {file}: not a SentencePiece model file") from None
+        self._max_tokens = config.max_tokens
         self.spec = TextSpec(
             kind=config.kind,
-            fingerprint=weights.fingerprint(self._pieces.file),
-            dtype="uint16" if self._pieces.size <= 1 << 16 else "int32",
+            fingerprint=weights.fingerprint(file),
+            dtype="uint16" if self._pieces.vocab_size() <= 1 << 16 else "int32",
             dim=None,
         )
 
     def lengths(self, texts: Sequence[str | None]) -> list[int]:
         """Return the pieces of each text, none of them cut."""
-        return [len(self._pieces.encode(text, None)) for text in texts]
+        return [len(row) for row in self._ids(texts)]
 
     def encode(self, texts: Sequence[str | None]) -> list[np.ndarray]:
         """Return the ids of each text, (tokens,) of ``spec.dtype``."""
-        rows = (self._pieces.encode(text, self._max_tokens) for text in texts)
-        return [np.array(row, self.spec.dtype) for row in rows]
+        return [np.array(row[: self._max_tokens], self.spec.dtype) for row in self._ids(texts)]
+
+    def _ids(self, texts: Sequence[str | None]) -> list[list[int]]:
+        return self._pieces.encode([text or "" for text in texts], out_type=int)
 
 
-def _packaged() -> Path:
+def packaged_model() -> Path:
+    """Return the file of the 32,000-piece model that the ``mistral-common`` package carries."""
     package, inside = PACKAGED_MODEL
     return Path(str(resources.files(package).joinpath(inside)))

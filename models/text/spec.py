@@ -1,4 +1,4 @@
-"""The interface of text encoders: what captions and prompts become, as data and as a protocol."""
+"""Interface of text encoders: what captions and prompts become, as data and as a protocol."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal, Protocol
