@@ -1,4 +1,4 @@
-"""Exported models: ``model.safetensors`` and ``config.json`` in one folder, saved and loaded.
+"""Saving and loading of exported models: ``model.safetensors`` and ``config.json`` in a folder.
 
 A new kind of model adds its config to `KINDS` and a case to `build`, and to `load_codec` when it is
 a codec. ``config.json`` holds

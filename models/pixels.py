@@ -1,4 +1,4 @@
-"""Pixels as models see them, floats in [-1, 1], and frames as videos hold them, bytes."""
+"""Conversion between uint8 frames and the floats in [-1, 1] that models see."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Tensors in safetensors files: saved, loaded with every name and shape checked, fingerprinted."""
+"""Safetensors files: saving, loading with every name and shape checked, fingerprints."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Keys and values of the tokens seen so far, in memory that is allocated once.
+"""Key-value cache of a decoder, in memory that is allocated once.
 
 Shapes: B batch, G key-value heads, P positions allocated, S new tokens, E channels of a head.
 """

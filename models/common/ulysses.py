@@ -1,4 +1,4 @@
-"""Sequences shared out among ranks: DeepSpeed-Ulysses (Jacobs et al. 2023, sec. 3).
+"""Sequence parallelism by DeepSpeed-Ulysses (Jacobs et al. 2023, sec. 3).
 
 ```
 stretch r of the tokens, all heads ──all-to-all──▶ all tokens, share r of the heads

@@ -1,4 +1,4 @@
-"""Batches of one size, so that a frame's score does not depend on how many come with it."""
+"""Batches of one size, so that a score does not depend on how many frames come with one."""
 
 from collections.abc import Iterator, Sequence
 from typing import TypeVar

@@ -1,4 +1,4 @@
-"""CLIP: frames and captions in one space, and what a linear head makes of frames.
+"""CLIP embeddings of frames and captions, and the ratings of a linear head.
 
 Weights are a directory in the form of the Hugging Face hub's open_clip models, wherever
 `models.hub` reads: ``open_clip_config.json`` and a ``.safetensors`` file, or a ``.bin`` that holds

@@ -1,4 +1,4 @@
-"""Packages that are only needed by some models."""
+"""Check for packages that only some models need."""
 
 import importlib.util
 

@@ -1,4 +1,4 @@
-"""Colour at a join: how far it jumps, and an optional correction.
+"""Jump of the colour at a join: its measure, and an optional correction.
 
 Shapes: B video, F frames, H W rows and columns, C = 3 colours. Frames are uint8 RGB; on the two
 sides of a join there may be different numbers of them.

@@ -1,4 +1,4 @@
-"""The decoder at one new video token a sequence: the steps that generation consists of.
+"""Decoder for one new video token a sequence: the step that generation repeats.
 
 A step reads every weight to multiply it with a row or a few, so it costs what reading memory costs
 and what calling small operations costs. `StepDecoder` keeps both low: it reads only the head's rows

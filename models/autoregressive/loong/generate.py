@@ -1,4 +1,4 @@
-"""Generate the codes of a clip token by token, with a key-value cache (Loong, sec. 3.1).
+"""Generation of one window, token by token, with a key-value cache (Loong, sec. 3.1).
 
 Shapes: B batch, T H W latent frames, rows and columns, L video tokens to generate.
 """

@@ -1,4 +1,4 @@
-"""The parts of a LLaMA block: rotary positions, grouped-query attention, SwiGLU.
+"""Layers of a LLaMA block: grouped-query attention with rotary positions, SwiGLU.
 
 Parameter names are those of transformers' LlamaForCausalLM, so weights go both ways unchanged.
 

@@ -1,4 +1,4 @@
-"""The one id space of text, video codes and special tokens (Loong, sec. 4.1: 40,202 ids)."""
+"""Id space of text, video codes and special tokens (Loong, sec. 4.1: 40,202 ids)."""
 
 from typing import Annotated, Literal
 
