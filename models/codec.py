@@ -1,4 +1,4 @@
-"""The interface of video codecs: tokenizers, VAEs and latent VQs turn frames into latents and back.
+"""Interface of video codecs: tokenizers, VAEs and latent VQs turn frames into latents and back.
 
 A `CodecSpec` says, as plain data, how frames group in time and pixels in space, and what a latent
 holds. Preparation, training and generation ask it for shapes and never know which codec they serve:
@@ -101,10 +101,14 @@ class CodecSpec(Section):
         """Whether the latents of a clip's first frames are those of these frames alone."""
         return isinstance(self.time, CausalFrames)
 
+    def fits(self, frames: int) -> bool:
+        """Return whether there is a clip of so many frames."""
+        return self.time.nearest(frames)[0] == frames
+
     def check_frames(self, frames: int) -> None:
         """Raise ValueError, naming the nearest counts that fit, if no clip has so many frames."""
         low, high = self.time.nearest(frames)
-        if frames != low:
+        if not self.fits(frames):
             fit = f"{low} and {high}" if frames > low else str(low)
             raise ValueError(f"{frames} frames do not fit the codec; the nearest that do: {fit}")
 

@@ -8,14 +8,17 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from data_prep.index import Index
 from data_prep.loader import Loader
 from data_prep.sampling import TRAIN
+from infra import config as configs
 from infra import storage
 from infra.artifact import Output
 from infra.errors import UserError
 from infra.job import Job, main
 from models.autoregressive.loong.config import ARConfig
-from models.autoregressive.loong.sequence import SPECIALS_PER_SEQUENCE, latents_of_frames
+from models.autoregressive.loong.sequence import SPECIALS_PER_SEQUENCE
+from models.codec import CodecSpec
 from ray_jobs.tasks.autoregressive import ARStageConfig, AutoregressiveTask
 from ray_jobs.training import job
 from ray_jobs.training.job import TrainConfig
@@ -34,13 +37,13 @@ class TrainAutoregressiveConfig(TrainConfig[ARStageConfig]):
 
 def plan(config: TrainAutoregressiveConfig) -> list[str]:
     """Return what a run would do; see :class:`infra.job.Job`."""
-    job.check_job(_task(config), config)
     sharing = config.run.deepspeed.sequence_parallel
     if config.model.heads % sharing:
         raise UserError(
             f"run.deepspeed.sequence_parallel: {sharing}; allowed is a divisor of model.heads "
             f"{config.model.heads}"
         )
+    job.check_job(_task(config), config)
     info = job.check_input(config, "tokens")
     codes = info.counts.get("codebook_size", 0)
     if codes != config.model.vocabulary.video:
@@ -63,10 +66,11 @@ def _of_stage(stage: ARStageConfig) -> str:
 
 def _check_length(config: TrainAutoregressiveConfig) -> None:
     around = config.model.max_text_tokens + SPECIALS_PER_SEQUENCE
+    codec = codec_of(config.input[0])
     for stage in config.stages:
         loader = Loader(config.input[0], TRAIN, stage.data, steps=1, batch_size=1, seed=0)
         for frames, height, width in loader.shapes:
-            longest = latents_of_frames(frames) * height * width + around
+            longest = codec.latents_of_frames(frames) * height * width + around
             if longest > config.model.max_positions:
                 raise UserError(
                     f"model.max_positions: {config.model.max_positions}; stage {stage.name} has "
@@ -75,17 +79,31 @@ def _check_length(config: TrainAutoregressiveConfig) -> None:
 
 
 def _task(config: TrainAutoregressiveConfig) -> AutoregressiveTask:
-    return AutoregressiveTask(config.model, config.early_frames)
+    codec = codec_of(config.input[0])
+    try:
+        return AutoregressiveTask(config.model, config.early_frames, codec)
+    except ValueError as error:
+        raise UserError(f"early_frames: {error}") from None
+
+
+def codec_of(tokens: str) -> CodecSpec:
+    """Return the spec of the codec that made the tokens of an artifact."""
+    codec = Index(tokens).spec.codec
+    assert codec is not None, "tokens have a codec"
+    return configs.build(CodecSpec, codec)
 
 
 def run(config: TrainAutoregressiveConfig, output: Output) -> dict[str, Any]:
     """Train and return the summary."""
     summary = job.train(_task(config), config, output)
     tokens = storage.read_json(storage.join(config.input[0], "summary.json"))
+    text = Index(config.input[0]).spec.text
+    assert text is not None, "tokens have text"
     return {
         **summary,
         "fps": tokens["fps"],
         "text": tokens["text"],
+        "text_fingerprint": text["fingerprint"],
         "trained_frames": max(mix.frames for stage in config.stages for mix in stage.data),
         "tokenizer_fingerprint": tokens["codec_fingerprint"],
     }

@@ -13,7 +13,6 @@ import torch
 from infra.artifact import Output
 from infra.job import Job, execute, main
 from models.autoregressive.loong.loss import frame_range_losses
-from models.autoregressive.loong.sequence import latents_of_frames
 from ray_jobs import train_autoregressive
 from tuning import sweep
 from tuning.config import SweepConfig
@@ -31,9 +30,10 @@ class LossWeightConfig(SweepConfig):
 
 
 def _trials(config: LossWeightConfig) -> Trials:
-    stages = sweep.base(config, train_autoregressive.JOB).stages
-    longest = max(mix.frames for mix in stages[-1].data)
-    ranges = frame_range_losses(torch.zeros(1, latents_of_frames(longest), 1, 1))
+    base = sweep.base(config, train_autoregressive.JOB)
+    longest = max(mix.frames for mix in base.stages[-1].data)
+    codec = train_autoregressive.codec_of(base.input[0])
+    ranges = frame_range_losses(torch.zeros(1, codec.latents_of_frames(longest), 1, 1), codec)
     figures = (*LOSSES, *ranges)
 
     def train(point: Point, uri: str) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """Settings of text encoders, one section a kind."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from infra.config import Section
 from models.hub import WeightsUri
@@ -18,5 +18,11 @@ class PiecesConfig(Section):
     """Longer texts lose their end."""
 
 
-TextConfig = Annotated[PiecesConfig, Field(discriminator="kind")]
-"""Which text encoder, with its settings: one section for each kind there is."""
+def _kind_stated(value: Any) -> Any:
+    return {"kind": "pieces", **value} if isinstance(value, dict) else value
+
+
+TextConfig = Annotated[
+    Annotated[PiecesConfig, Field(discriminator="kind")], BeforeValidator(_kind_stated)
+]
+"""The text encoder, with its settings: one section for each kind there is; `pieces` is implied."""

@@ -93,11 +93,10 @@ class Loong:
     def _check_frames(self) -> None:
         """Refuse windows that the codec cannot make."""
         codec, extension = exports.codec_spec(self.tokenizer_uri), self.settings.extension
-        for name in ("window_frames", "reencode_frames"):
-            try:
-                codec.check_frames(getattr(extension, name))
-            except ValueError as error:
-                raise UserError(f"system.extension.{name}: {error}") from None
+        try:
+            extension.check(codec)
+        except ValueError as error:
+            raise UserError(f"system.extension.{error}") from None
 
     def _check_codes(self, model: ARConfig) -> None:
         top_k, codes = self.settings.sampling.top_k, model.vocabulary.video
@@ -110,9 +109,7 @@ class Loong:
     def _check_positions(self, model: ARConfig, prompts: Sequence[Prompt]) -> None:
         """Refuse a window that is longer than the sequences that the model can hold."""
         extension, shape = self.settings.extension, _tokenizer_config(self.tokenizer_uri)
-        latents = shape.codec_spec.time.latents(
-            min(extension.window_frames, extension.total_frames)
-        )
+        latents = max(extension.window_latents(shape.codec_spec))
         rows, columns = _latent_size(shape)
         encode = _text_encoder(self.autoregressive_uri, model)
         longest = max(len(encode(each.text)) for prompt in prompts for each in over_time(prompt))
@@ -148,7 +145,7 @@ class WindowWorker:
         settings = group.settings
         assert isinstance(settings, LoongConfig)
         rows, columns = _latent_size(self._tokenizer.config)
-        total = settings.extension.video_tokens(rows * columns)
+        total = settings.extension.video_tokens(self._tokenizer.spec, rows * columns)
         notes = self._notes(group.videos, settings.extension)
         with Progress(total, f"generate {name_of(group.videos)}", "tokens") as bar:
             made = extend(
@@ -221,10 +218,15 @@ def _text_encoder(autoregressive: str, model: ARConfig) -> Callable[[str], list[
     """Return the encoding of prompts that the model was trained with, as its artifact states it.
 
     Raises:
-        UserError: the text model is not there.
+        UserError: the text model is not there, or is another one by now.
     """
     summary = storage.read_json(storage.join(autoregressive, "summary.json"))
     encoder = text.build(text.parse(summary["text"]))
+    if encoder.spec.fingerprint != summary["text_fingerprint"]:
+        raise UserError(
+            f"input {autoregressive}: trained with text encoder {summary['text_fingerprint']}; "
+            f"what its config names is now {encoder.spec.fingerprint}"
+        )
 
     def encode(prompt: str) -> list[int]:
         (ids,) = encoder.encode([prompt])

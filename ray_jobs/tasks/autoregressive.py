@@ -23,6 +23,7 @@ from models.autoregressive.loong.loss import (
 )
 from models.autoregressive.loong.model import LongtakeLlama
 from models.autoregressive.loong.sequence import TokenBatch, build_batch
+from models.codec import CodecSpec
 from models.evaluation.tokens import unigram_entropy_nats
 from ray_jobs.training.config import StageConfig
 from ray_jobs.training.initial import InitialConfig
@@ -61,9 +62,19 @@ class AutoregressiveTask:
     unit = "tokens"
     frozen: tuple[str, ...] = ()
 
-    def __init__(self, config: ARConfig, early_frames: int) -> None:
-        """Remember the settings; the model is built in the worker."""
-        self._config, self._early_frames = config, early_frames
+    def __init__(self, config: ARConfig, early_frames: int, codec: CodecSpec) -> None:
+        """Remember the settings; the model is built in the worker.
+
+        Args:
+            config: of the model.
+            early_frames: frames whose tokens are the first K of Eq. 2.
+            codec: made the tokens.
+
+        Raises:
+            ValueError: the codec makes no clip of so many early frames.
+        """
+        self._config, self._codec = config, codec
+        self._early_latents = codec.latents_of_frames(early_frames)
 
     def build(self) -> NextToken:
         """Return a fresh model."""
@@ -78,9 +89,12 @@ class AutoregressiveTask:
         loss = early_frame_weighted_loss(
             nll_BTHW,
             early_frame_weight=stage.early_frame_weight,
-            early_frames=self._early_frames,
+            early_latents=self._early_latents,
         )
-        metrics = {"loss_nats": next_token_loss(nll_BTHW).detach(), **frame_range_losses(nll_BTHW)}
+        metrics = {
+            "loss_nats": next_token_loss(nll_BTHW).detach(),
+            **frame_range_losses(nll_BTHW, self._codec),
+        }
         return StepLoss(loss, metrics, nll_BTHW.numel())
 
     def validate(self, model: nn.Module, samples: list[Sample], stage: StageConfig) -> Judgement:
@@ -92,7 +106,7 @@ class AutoregressiveTask:
             nll_BTHW = model(self._batch([sample], device))
             total += float(nll_BTHW.sum())
             counts += np.bincount(sample.data.ravel(), minlength=counts.size)
-            for name, value in frame_range_losses(nll_BTHW).items():
+            for name, value in frame_range_losses(nll_BTHW, self._codec).items():
                 ranges[name].append(float(value))  # as many tokens in a range, whichever the clip
         loss = total / int(counts.sum())
         figures: dict[str, Any] = {

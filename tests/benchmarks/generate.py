@@ -213,8 +213,8 @@ def peak_of(seconds: int) -> tuple[int, int]:
             tokenizer,
             [[Cue([1, 2, 3])]],
             extension=Extension(total_frames=seconds * FPS),
-            height=size // 8,
-            width=size // 8,
+            height=size // tokenizer.spec.space_stride,
+            width=size // tokenizer.spec.space_stride,
             sampling=SAMPLING,
             seeds=[0],
         ):

@@ -42,8 +42,9 @@ from infra.job import execute
 from models.autoregressive.loong.config import ARConfig
 from models.autoregressive.loong.loss import next_token_loss, token_nll
 from models.autoregressive.loong.model import LongtakeLlama
-from models.autoregressive.loong.sequence import TokenBatch, build_batch, frames_of_latents
+from models.autoregressive.loong.sequence import TokenBatch, build_batch
 from models.autoregressive.loong.vocabulary import Vocabulary
+from models.codec import CodecSpec
 from ray_jobs import train_autoregressive
 from ray_jobs.training import launch as launching
 from tests import shard_artifacts
@@ -172,8 +173,8 @@ def _ratio(slow: Side, fast: Side) -> float:
 def write_tokens(folder: Path, clips: int, windows: int, latents: tuple[int, int, int]) -> str:
     """Write token shards of random codes as `tokenize` lays them out; return their URI."""
     random = np.random.default_rng(0)
-    frames = frames_of_latents(latents[0])
     spec = tokens_spec(SHAPE.vocabulary.video, dtype="uint16")
+    frames = build(CodecSpec, spec.codec or {}).frames_of_latents(latents[0])
     per_file = 2 * ROW_GROUP_BYTES // (windows * 2 * math.prod(latents))
 
     def clip(number: int) -> dict[str, Any]:
@@ -189,7 +190,7 @@ def write_tokens(folder: Path, clips: int, windows: int, latents: tuple[int, int
     ]
     tokens = clips * windows * math.prod(latents)
     counts = {"tokens": tokens, "codebook_size": SHAPE.vocabulary.video}
-    about = {"fps": 12.0, "codec_fingerprint": "benchmark"}
+    about = {"fps": 12.0, "codec_fingerprint": "benchmark", "text": {"kind": "pieces"}}
     return shard_artifacts.write(folder, spec, files, summary={**counts, **about})
 
 

@@ -7,7 +7,7 @@ import torch
 from data_prep.loader import Mix
 from data_prep.sample import Sample
 from ray_jobs.tasks.autoregressive import ARStageConfig, AutoregressiveTask, NextToken
-from tests.models.autoregressive.conftest import TINY
+from tests.models.autoregressive.conftest import CODEC, TINY
 
 
 def sample(number: int, text: list[int]) -> Sample:
@@ -29,7 +29,7 @@ def stage(prompt_dropout: float) -> ARStageConfig:
 
 @pytest.fixture(scope="module")
 def task() -> AutoregressiveTask:
-    return AutoregressiveTask(TINY, early_frames=1)
+    return AutoregressiveTask(TINY, 1, CODEC)
 
 
 @pytest.fixture(scope="module")

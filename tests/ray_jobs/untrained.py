@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from infra import artifact
-from infra.config import JobConfig
-from models import exports
+from infra.config import JobConfig, as_tree
+from models import exports, text
 from models.autoregressive.loong import ARConfig, LongtakeLlama, Vocabulary
 from models.tokenizer import CVQConfig, TokenizerConfig, VideoTokenizer
 
@@ -34,6 +34,7 @@ AUTOREGRESSIVE = ARConfig(
     max_positions=64,
 )
 FPS = 8.0
+TEXT = text.PiecesConfig(max_tokens=16)
 
 
 def write(folder: Path) -> list[str]:
@@ -43,7 +44,8 @@ def write(folder: Path) -> list[str]:
     made_for = {
         "tokenizer_fingerprint": artifact.read(tokenizer).fingerprint,
         "fps": FPS,
-        "text": {"kind": "pieces", "model": None, "max_tokens": 16},
+        "text": as_tree(TEXT),
+        "text_fingerprint": text.build(TEXT).spec.fingerprint,
         "trained_frames": 9,
     }
     model = LongtakeLlama(AUTOREGRESSIVE)

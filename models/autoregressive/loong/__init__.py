@@ -1,4 +1,4 @@
-"""Loong's video generator: a LLaMA decoder over one sequence of text and video tokens.
+"""Loong's video generator: a LLaMA decoder over text and video tokens.
 
 ```
 text ids, codes ─▶ sequence ─▶ model ─▶ loss                        (training)
@@ -8,7 +8,7 @@ text ids ─▶ extension: generate ─▶ decode ─▶ re-encode the end ─�
 """
 
 from models.autoregressive.loong.config import LOONG_3B, LOONG_7B, LOONG_700M, ARConfig
-from models.autoregressive.loong.extension import Chunk, Cue, Extension, Tokenizer, extend
+from models.autoregressive.loong.extension import Chunk, Cue, Extension, extend
 from models.autoregressive.loong.generate import generate_tokens
 from models.autoregressive.loong.loss import (
     early_frame_weighted_loss,
@@ -17,12 +17,7 @@ from models.autoregressive.loong.loss import (
     token_nll,
 )
 from models.autoregressive.loong.model import LongtakeLlama
-from models.autoregressive.loong.sequence import (
-    TokenBatch,
-    build_batch,
-    frames_of_latents,
-    latents_of_frames,
-)
+from models.autoregressive.loong.sequence import TokenBatch, build_batch
 from models.autoregressive.loong.vocabulary import Vocabulary
 from models.autoregressive.sampling import Sampling
 
@@ -37,15 +32,12 @@ __all__ = [
     "LongtakeLlama",
     "Sampling",
     "TokenBatch",
-    "Tokenizer",
     "Vocabulary",
     "build_batch",
     "early_frame_weighted_loss",
     "extend",
     "frame_range_losses",
-    "frames_of_latents",
     "generate_tokens",
-    "latents_of_frames",
     "next_token_loss",
     "token_nll",
 ]

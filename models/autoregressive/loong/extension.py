@@ -1,4 +1,4 @@
-"""Videos longer than the training window, by token re-encoding (Loong, sec. 3.3).
+"""Generation of videos longer than the training window, by re-encoding (Loong, sec. 3.3).
 
 ```
 clip 0   [ text | 65 frames generated                     ]
@@ -15,22 +15,21 @@ clip 0   latent     0 | 1 ... 12   13   14   15   16
 clip 1   latent                0    1    2    3    4 | 5 ... 16      the same tokens, n = 17
 ```
 
-A clip's first latent frame covers one frame and each later one four, so latent 12, made for frames
-45 to 48, now stands where a clip's first frame stands and is decoded to one frame, in the place of
-frame 48. The counts of frames are those of re-encoding; what the overlap decodes to is dropped.
+With Loong's tokenizer a clip's first latent frame covers one frame and each later one four, so
+latent 12, made for frames 45 to 48, now stands where a clip's first frame stands and is decoded to
+one frame, in the place of frame 48. The counts of frames are those of re-encoding; what the overlap
+decodes to is dropped.
 
 Shapes: B batch, F video frames, C colours, T H W latent frames, rows and columns.
 """
 
-import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Literal, Protocol, Self
+from typing import Annotated, Literal, Self
 
 import torch
-from einops import rearrange
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -39,35 +38,20 @@ from infra.seeding import derive
 from models.autoregressive.loong.colour import colour_distance, match_colour
 from models.autoregressive.loong.generate import generate_tokens
 from models.autoregressive.loong.model import LongtakeLlama
-from models.autoregressive.loong.sequence import (
-    FRAMES_PER_LATENT,
-    frames_of_latents,
-    latents_of_frames,
-)
 from models.autoregressive.sampling import Sampling
-
-
-class Tokenizer(Protocol):
-    """What extension needs of a video tokenizer; both ways causal, 1 + 4k frames <-> 1 + k."""
-
-    def encode(self, x_BCTHW: Tensor, /) -> Tensor:
-        """Pixels (B, 3, F, height, width) in [-1, 1] to codes (B, T, H, W)."""
-        ...
-
-    def decode(self, ids_BTHW: Tensor, /) -> Tensor:
-        """Codes to pixels in [-1, 1]."""
-        ...
+from models.codec import CodecSpec, VideoCodec
+from models.pixels import to_frames, to_pixels
 
 
 class Extension(Section):
     """How a long video is cut into windows."""
 
     total_frames: Annotated[int, Field(ge=1)]
-    """Frames of the finished video. 65 + 48 k uses every window whole; else the last is shorter."""
+    """Frames of the finished video; the last window is shortened to it."""
     window_frames: int = 65
-    """Frames of one window: the longest clip the model was trained on; 1 + 4k."""
+    """Frames of one window: the longest clip that the model was trained on."""
     reencode_frames: int = 17
-    """n, the last frames that open the next window; 1 + 4k. The paper leaves it open."""
+    """n, the last frames that open the next window. The paper leaves n open."""
     strategy: Literal["re-encode", "naive"] = "re-encode"
     """How known frames enter the next window: encoded anew, or as the tokens that they are."""
     match_colour: bool = False
@@ -75,8 +59,6 @@ class Extension(Section):
 
     @model_validator(mode="after")
     def _check_frames(self) -> Self:
-        latents_of_frames(self.window_frames)
-        latents_of_frames(self.reencode_frames)
         if self.reencode_frames >= self.window_frames and self.total_frames > self.window_frames:
             raise ValueError(
                 f"reencode_frames {self.reencode_frames} must be less than window_frames "
@@ -103,11 +85,29 @@ class Extension(Section):
         """Index of the first frame after each join."""
         return self.first_frames[1:]
 
-    def video_tokens(self, tokens_per_latent: int) -> int:
+    def check(self, codec: CodecSpec) -> None:
+        """Refuse windows that the codec does not make.
+
+        Raises:
+            ValueError: Names the key, its value and the nearest that fit.
+        """
+        for name in ("window_frames", "reencode_frames"):
+            try:
+                codec.check_frames(getattr(self, name))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+
+    def window_latents(self, codec: CodecSpec) -> tuple[int, ...]:
+        """Latent frames of each window, those of the re-encoded frames among them."""
+        first, *later = self.new_frames
+        frames = (first, *(self.reencode_frames + new for new in later))
+        return tuple(codec.time.latents(count) for count in frames)
+
+    def video_tokens(self, codec: CodecSpec, tokens_per_latent: int) -> int:
         """Tokens that have to be generated for one video, for a progress bar."""
-        first = math.ceil((self.new_frames[0] - 1) / FRAMES_PER_LATENT) + 1
-        later = sum(math.ceil(new / FRAMES_PER_LATENT) for new in self.new_frames[1:])
-        return (first + later) * tokens_per_latent
+        latents = self.window_latents(codec)
+        known = codec.time.latents(self.reencode_frames) * (len(latents) - 1)
+        return (sum(latents) - known) * tokens_per_latent
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class Chunk:
 
 def extend(
     model: LongtakeLlama,
-    tokenizer: Tokenizer,
+    codec: VideoCodec,
     prompts: Sequence[Sequence[Cue]],
     *,
     extension: Extension,
@@ -190,7 +190,7 @@ def extend(
 
     Args:
         model: The decoder.
-        tokenizer: On the model's device.
+        codec: The one whose codes the model was trained on; on the model's device.
         prompts: The cues of each video. A window follows the one in force at its first new frame,
             and that one alone.
         extension: Lengths.
@@ -205,18 +205,20 @@ def extend(
         One chunk per window; together `extension.total_frames` frames.
 
     Raises:
-        ValueError: If there is not one seed per prompt, cues do not ascend from 0, or what
-            `generate_tokens` refuses.
+        ValueError: If there is not one seed per prompt, cues do not ascend from 0, the codec makes
+            no such windows, or what `generate_tokens` refuses.
     """
     if len(seeds) != len(prompts):
         raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts; give one seed each")
+    extension.check(codec.spec)
+    latents = extension.window_latents(codec.spec)
     starts = [[cue.from_frame for cue in cues] for cues in prompts]
     keep = extension.reencode_frames
     last = after
     counts = extension.new_frames
     for clip in range(0 if after is None else after.clip + 1, len(counts)):
         overlap = 0 if clip == 0 else keep
-        prefix = None if last is None else _prefix(model, tokenizer, last, extension)
+        prefix = None if last is None else _prefix(model, codec, last, extension)
         first_frame = extension.first_frames[clip]
         codes = generate_tokens(
             model,
@@ -224,7 +226,7 @@ def extend(
                 cues[cue_in_force(frames, first_frame)].text_ids
                 for cues, frames in zip(prompts, starts, strict=True)
             ],
-            latent_frames=1 + math.ceil((overlap + counts[clip] - 1) / FRAMES_PER_LATENT),
+            latent_frames=latents[clip],
             height=height,
             width=width,
             sampling=sampling,
@@ -232,7 +234,7 @@ def extend(
             prefix_codes=prefix,
             on_token=on_token,
         )
-        frames = _decode(tokenizer, codes)[:, overlap : overlap + counts[clip]]
+        frames = _decode(codec, codes)[:, overlap : overlap + counts[clip]]
         drift = None
         if last is not None:
             if extension.match_colour:
@@ -244,18 +246,17 @@ def extend(
             first_frame,
             frames,
             seen[:, -keep:].clone(),
-            codes[:, -latents_of_frames(keep) :].cpu(),
+            codes[:, -codec.spec.time.latents(keep) :].cpu(),
             drift,
         )
         yield last
 
 
-def _prefix(
-    model: LongtakeLlama, tokenizer: Tokenizer, last: Chunk, extension: Extension
-) -> Tensor:
+def _prefix(model: LongtakeLlama, codec: VideoCodec, last: Chunk, extension: Extension) -> Tensor:
     if extension.strategy == "naive":
         return last.tail_codes_BTHW
-    return _encode(tokenizer, last.tail_BFHWC, model)
+    with torch.no_grad():
+        return codec.encode(to_pixels(last.tail_BFHWC, model.lm_head.weight.device))
 
 
 def _generator(seed: int, clip: int) -> torch.Generator:
@@ -263,15 +264,9 @@ def _generator(seed: int, clip: int) -> torch.Generator:
 
 
 @torch.no_grad()
-def _encode(tokenizer: Tokenizer, frames_BFHWC: Tensor, model: LongtakeLlama) -> Tensor:
-    pixels = rearrange(frames_BFHWC, "B F H W C -> B C F H W").to(model.lm_head.weight.device)
-    return tokenizer.encode(pixels.float() / 127.5 - 1)
-
-
-@torch.no_grad()
-def _decode(tokenizer: Tokenizer, codes_BTHW: Tensor) -> Tensor:
-    pixels = tokenizer.decode(codes_BTHW)
-    expected = frames_of_latents(codes_BTHW.shape[1])
-    assert pixels.shape[2] == expected, f"decoded {pixels.shape[2]} frames, expected {expected}"
-    bytes_ = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return rearrange(bytes_, "B C F H W -> B F H W C").cpu()
+def _decode(codec: VideoCodec, codes_BTHW: Tensor) -> Tensor:
+    """Return the frames of codes, (B, F, H, W, C) uint8 on the CPU."""
+    pixels_BCFHW = codec.decode(codes_BTHW)
+    found, expected = pixels_BCFHW.shape[2], codec.spec.frames_of_latents(codes_BTHW.shape[1])
+    assert found == expected, f"decoded {found} frames, expected {expected}"
+    return torch.from_numpy(to_frames(pixels_BCFHW))

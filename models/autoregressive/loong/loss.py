@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.autoregressive.loong.model import LongtakeLlama
-from models.autoregressive.loong.sequence import TokenBatch, latents_of_frames
+from models.autoregressive.loong.sequence import TokenBatch
+from models.codec import CodecSpec
 from models.common.ulysses import Ulysses
 
-EARLY_FRAMES = 17
 FRAME_RANGES = ((1, 1), (2, 17), (18, 49), (50, 65))
+"""First and last frame, from 1 on, of each range of the paper's figure 3."""
 _NO_TARGET = -100
 
 
@@ -83,46 +84,52 @@ def next_token_loss(nll_BTHW: Tensor) -> Tensor:
 
 
 def early_frame_weighted_loss(
-    nll_BTHW: Tensor, *, early_frame_weight: float, early_frames: int = EARLY_FRAMES
+    nll_BTHW: Tensor, *, early_frame_weight: float, early_latents: int
 ) -> Tensor:
     """Eq. 2: tokens of the first frames count 1 + λ, the others 1.
 
     The sum is divided by the number of tokens L, as in `next_token_loss`, and not by the sum of
     the weights: λ = 0 gives eq. 1, and the gradient of late frames does not depend on λ. A clip
-    no longer than `early_frames` is all early: its loss is (1 + λ) times eq. 1.
+    of no more than `early_latents` is all early: its loss is (1 + λ) times eq. 1.
 
     Args:
         nll_BTHW: From `token_nll`.
         early_frame_weight: λ, at least 0; the paper trains with 1 in its last stage.
-        early_frames: Frames that count as early; K is the number of their tokens.
+        early_latents: Latent frames that count as early, those of the paper's first 17 frames; K is
+            the number of their tokens.
 
     Returns:
         A scalar; nats per token when λ = 0.
 
     Raises:
-        ValueError: If λ is negative, or `early_frames` is not 1 + 4k.
+        ValueError: If λ is negative, or there is no early latent frame.
     """
     if early_frame_weight < 0:
         raise ValueError(f"early_frame_weight {early_frame_weight} must not be negative")
-    early_latents = latents_of_frames(early_frames)
+    if early_latents < 1:
+        raise ValueError(f"early_latents {early_latents}; at least 1 is needed")
     early_sum = nll_BTHW[:, :early_latents].sum()
     return nll_BTHW.mean() + early_frame_weight * early_sum / nll_BTHW.numel()
 
 
-def frame_range_losses(nll_BTHW: Tensor) -> dict[str, Tensor]:
+def frame_range_losses(nll_BTHW: Tensor, codec: CodecSpec) -> dict[str, Tensor]:
     """Eq. 1 for each range of frames of the paper's figure 3, as metrics without gradient.
 
     Args:
         nll_BTHW: From `token_nll`, or an average of several.
+        codec: Says which latent frames are those of a range.
 
     Returns:
         Means in nats per token under `loss_frames_1`, `loss_frames_2_17`, `loss_frames_18_49` and
-        `loss_frames_50_65`; a range that the clip does not cover whole is absent.
+        `loss_frames_50_65`; a range is absent where the clip does not cover it whole, or where a
+        latent frame of the codec spans its border.
     """
     losses = {}
     for first, last in FRAME_RANGES:
-        begin = 0 if first == 1 else latents_of_frames(first - 1)
-        end = latents_of_frames(last)
+        if not codec.fits(last) or (first > 1 and not codec.fits(first - 1)):
+            continue
+        begin = codec.time.latents(first - 1) if first > 1 else 0
+        end = codec.time.latents(last)
         if end <= nll_BTHW.shape[1]:
             name = f"loss_frames_{first}" if first == last else f"loss_frames_{first}_{last}"
             losses[name] = nll_BTHW[:, begin:end].detach().mean()

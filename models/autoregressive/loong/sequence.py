@@ -1,4 +1,4 @@
-"""One sequence of text and video tokens, and how frames count in it (Loong, sec. 3.1).
+"""Sequences of text and video tokens, for training and for generation (Loong, sec. 3.1).
 
 ```
 begin_of_text  text...  end_of_text  begin_of_video  video...  end_of_video
@@ -16,30 +16,7 @@ from torch import Tensor
 from models.autoregressive.loong.config import ARConfig
 from models.autoregressive.loong.vocabulary import Vocabulary
 
-FRAMES_PER_LATENT = 4
 SPECIALS_PER_SEQUENCE = 4
-
-
-def latents_of_frames(frames: int) -> int:
-    """Latent frames of a clip: 1 for the first frame, and 1 for every 4 frames after it.
-
-    Raises:
-        ValueError: If `frames` is not 1 + 4k.
-    """
-    if frames < 1 or (frames - 1) % FRAMES_PER_LATENT:
-        raise ValueError(f"{frames} frames do not fit the tokenizer; allowed are 1, 5, 9, 13, ...")
-    return 1 + (frames - 1) // FRAMES_PER_LATENT
-
-
-def frames_of_latents(latents: int) -> int:
-    """Frames that `latents` latent frames decode to: the inverse of `latents_of_frames`.
-
-    Raises:
-        ValueError: If `latents` is below 1.
-    """
-    if latents < 1:
-        raise ValueError(f"{latents} latent frames; at least 1 is needed")
-    return 1 + FRAMES_PER_LATENT * (latents - 1)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from models.autoregressive.loong import ARConfig, LongtakeLlama, Vocabulary
+from models.codec import CausalFrames, CodecSpec, Codes
 
 TINY = ARConfig(
     vocabulary=Vocabulary(text=50, video=24),
@@ -16,6 +17,12 @@ TINY = ARConfig(
     max_text_tokens=8,
     max_positions=128,
 )
+
+
+CODEC = CodecSpec(
+    time=CausalFrames(stride=4), space_stride=8, latent=Codes(codebook_size=TINY.vocabulary.video)
+)
+"""Of the clips that it is trained on."""
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from infra import artifact
 from infra.config import JobConfig, Resources
 from models.autoregressive.loong.config import ARConfig
 from models.autoregressive.loong.vocabulary import Vocabulary
+from models.codec import CausalFrames, CodecSpec, Codes
 from models.losses.config import AdversarialConfig
 from models.tokenizer import CVQConfig, TokenizerConfig
 from ray_jobs.tasks.autoregressive import ARStageConfig, AutoregressiveTask
@@ -174,6 +175,7 @@ TOKENIZER = TokenizerConfig(
 ADVERSARIAL = TOKENIZER.model_copy(
     update={"adversarial": AdversarialConfig(channels=8, layers=2, start_step=1, lecam_decay=0.5)}
 )
+CODEC = CodecSpec(time=CausalFrames(stride=4), space_stride=8, latent=Codes(codebook_size=CODES))
 KINDS = {
     "tokenizer": Kind(
         lambda: TokenizerTask(TOKENIZER), "frames", StageConfig, low_precision=False
@@ -184,7 +186,7 @@ KINDS = {
     "autoregressive": Kind(
         lambda: AutoregressiveTask(
             ARConfig(vocabulary=Vocabulary(text=20, video=CODES), hidden=16, intermediate=32,
-                     layers=2, heads=2, max_text_tokens=4, max_positions=32), 17
+                     layers=2, heads=2, max_text_tokens=4, max_positions=32), 17, CODEC
         ),
         "tokens", partial(ARStageConfig, prompt_dropout=0.25), 2, sequences=True,
     ),
@@ -209,7 +211,8 @@ def write_data(folder: Path) -> dict[str, str]:
             windows.append(window(codes.reshape(latents, 2, 2).astype(np.uint8), count))
         text = np.array([clip], np.int32).tobytes()
         tokens.append(row(f"c{clip}", windows, **about, text=text))
-    summary = {"clips": CLIPS, "codebook_size": CODES, "fps": 8.0, "codec_fingerprint": "t"}
+    summary = {"clips": CLIPS, "codebook_size": CODES, "fps": 8.0, "codec_fingerprint": "t",
+               "text": {"kind": "pieces"}}  # fmt: skip
     specs = (shard_artifacts.FRAMES, tokens_spec(CODES))
     return {
         spec.kind: shard_artifacts.write(folder, spec, [rows], per_group=4, summary=summary)

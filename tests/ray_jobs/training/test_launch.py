@@ -75,7 +75,7 @@ def shared(ranks: int, **run) -> dict:
 
 
 def test_workers_that_do_not_divide_into_groups() -> None:
-    llama = AutoregressiveTask(LLAMA, 17)
+    llama = AutoregressiveTask(LLAMA, 17, runs.CODEC)
     refuse("sequence_parallel: 2; allowed is a divisor of resources.workers 3$", llama,
            workers=3, run=shared(2))  # fmt: skip
     refuse("a divisor of resources.workers 4, and run.min_workers 2 lets a run have 3", llama,
@@ -96,7 +96,7 @@ def test_models_without_sequences_to_share(task: Task) -> None:
 def test_what_divides_over_groups_need_not_divide_over_workers() -> None:
     stage = StageConfig(name="a", steps=1, batch_size=2, data=(Mix(frames=1),))
     run = RunConfig(**shared(2))
-    check(AutoregressiveTask(LLAMA, 17), (stage,), run, None, Resources(workers=4))
+    check(AutoregressiveTask(LLAMA, 17, runs.CODEC), (stage,), run, None, Resources(workers=4))
     made = deepspeed_dict(run, stage, workers=4)
     assert made["train_micro_batch_size_per_gpu"] == made["gradient_accumulation_steps"] == 1
 
@@ -134,7 +134,7 @@ def test_an_initial_checkpoint_of_another_model(tmp_path: Path) -> None:
     exports.save(TASK.build(), tmp_path / "tokenizer")
     here = InitialConfig(**{"from": str(tmp_path / "tokenizer")})
     refuse("holds a model of kind video_tokenizer; allowed is loong_decoder",
-           AutoregressiveTask(LLAMA, 17), initial=here)  # fmt: skip
+           AutoregressiveTask(LLAMA, 17, runs.CODEC), initial=here)  # fmt: skip
     wider = SMALL.model_copy(update={"channels": 16})
     refuse(r"model.safetensors does not fit: misshaped", TokenizerTask(wider), initial=here)
     refuse("not found", initial=InitialConfig(**{"from": str(tmp_path / "nowhere")}))

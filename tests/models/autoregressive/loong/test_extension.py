@@ -20,7 +20,8 @@ from models.autoregressive.loong import (
 )
 from models.autoregressive.loong import extension as extension_module
 from models.autoregressive.loong.extension import cue_in_force
-from models.autoregressive.loong.sequence import latents_of_frames
+from models.codec import ChunkedFrames, CodecSpec, Codes
+from tests.models.autoregressive.conftest import CODEC
 
 TEXT = [[Cue([1, 2])], [Cue([])]]
 SEEDS = [11, 12]
@@ -34,6 +35,7 @@ class BrightnessTokenizer:
     """
 
     codes = 24
+    spec = CODEC
 
     def __init__(self) -> None:
         self.encoded: list[Tensor] = []
@@ -42,7 +44,7 @@ class BrightnessTokenizer:
     def encode(self, x_BCTHW: Tensor) -> Tensor:
         assert x_BCTHW.abs().max() <= 1
         self.encoded.append(x_BCTHW)
-        latents = latents_of_frames(x_BCTHW.shape[2])
+        latents = self.spec.latents_of_frames(x_BCTHW.shape[2])
         blocks = torch.nn.functional.avg_pool2d(x_BCTHW.mean(dim=1), 8)  # (B, frames, H, W)
         level = ((blocks[:, ::4] + 1) / 2 * (self.codes - 1)).round().long()
         return torch.stack(
@@ -128,7 +130,7 @@ def test_progress_knows_the_tokens(model: LongtakeLlama, total: int):
         on_token=steps.append,
     )
     assert len(list(chunks)) == len(extension.new_frames)
-    assert len(steps) == extension.video_tokens(1 * 2)
+    assert len(steps) == extension.video_tokens(BrightnessTokenizer.spec, 1 * 2)
 
 
 def test_last_frames_open_the_next_window_and_are_dropped(model: LongtakeLlama):
@@ -306,9 +308,6 @@ def test_frames_come_window_by_window(model: LongtakeLlama):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"reencode_frames": 16}, "16 frames"),
-        ({"reencode_frames": 0}, "0 frames"),
-        ({"window_frames": 64}, "64 frames"),
         ({"reencode_frames": 65}, "must be less than window_frames 65"),
         ({"reencode_frames": 69}, "must be less than window_frames 65"),
         ({"total_frames": 0}, "greater than or equal to 1"),
@@ -318,6 +317,56 @@ def test_frames_come_window_by_window(model: LongtakeLlama):
 def test_refuses_settings(settings: dict, words: str):
     with pytest.raises(ValidationError, match=words):
         Extension(**{"total_frames": 113, **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"reencode_frames": 16}, "reencode_frames: 16 frames .* nearest that do: 13 and 17"),
+        ({"reencode_frames": 0}, "reencode_frames: 0 frames"),
+        ({"window_frames": 64}, "window_frames: 64 frames .* nearest that do: 61 and 65"),
+    ],
+)
+def test_refuses_windows_that_the_codec_does_not_make(
+    model: LongtakeLlama, settings: dict, words: str
+):
+    extension = Extension(**{"total_frames": 113, **settings})
+    with pytest.raises(ValueError, match=words):
+        extension.check(BrightnessTokenizer.spec)
+    with pytest.raises(ValueError, match=words):
+        run(model, extension)
+
+
+class ChunkTokenizer(BrightnessTokenizer):
+    """Chunks of 3 frames become 2 latents, each chunk by itself."""
+
+    spec = CodecSpec(
+        time=ChunkedFrames(chunk_frames=3, chunk_latents=2),
+        space_stride=8,
+        latent=Codes(codebook_size=24),
+    )
+
+    def encode(self, x_BCTHW: Tensor) -> Tensor:
+        self.encoded.append(x_BCTHW)
+        blocks = torch.nn.functional.avg_pool2d(x_BCTHW.mean(dim=1), 8).unflatten(1, (-1, 3))
+        return ((blocks[:, :, :2] + 1) / 2 * (self.codes - 1)).round().long().flatten(1, 2)
+
+    def decode(self, ids_BTHW: Tensor) -> Tensor:
+        level = (ids_BTHW.float() / (self.codes - 1) * 2 - 1).unflatten(1, (-1, 2))
+        frames = torch.cat((level, level[:, :, -1:]), dim=2).flatten(1, 2)[:, None]
+        pixels = frames.repeat_interleave(8, dim=3).repeat_interleave(8, dim=4)
+        self.decoded.append(pixels.expand(-1, 3, -1, -1, -1))
+        return self.decoded[-1]
+
+
+def test_a_codec_of_chunks_extends_too(model: LongtakeLlama):
+    tokenizer = ChunkTokenizer()
+    extension = Extension(total_frames=12 + 6 + 4, window_frames=12, reencode_frames=6)
+    chunks = run(model, extension, tokenizer)
+    assert video(chunks).shape[1] == 22
+    assert [encoded.shape[2] for encoded in tokenizer.encoded] == [6, 6]
+    assert extension.window_latents(tokenizer.spec) == (8, 8, 8)
+    assert extension.video_tokens(tokenizer.spec, 2) == (8 + 4 + 4) * 2
 
 
 def test_refuses_a_missing_seed(model: LongtakeLlama):

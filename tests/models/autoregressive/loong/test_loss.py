@@ -11,6 +11,8 @@ from models.autoregressive.loong import (
     next_token_loss,
     token_nll,
 )
+from models.codec import ChunkedFrames
+from tests.models.autoregressive.conftest import CODEC
 
 
 def clip(batch: int, latents: int, seed: int = 6) -> torch.Tensor:
@@ -53,19 +55,21 @@ def test_equations_by_hand():
     equation_1 = (early.sum() + late.sum()) / length
     equation_2 = (2.5 * early.sum() + late.sum()) / length
     assert next_token_loss(nll).item() == pytest.approx(equation_1.item(), rel=1e-5)
-    weighted = early_frame_weighted_loss(nll, early_frame_weight=1.5)
+    weighted = early_frame_weighted_loss(nll, early_frame_weight=1.5, early_latents=5)
     assert weighted.item() == pytest.approx(equation_2.item(), rel=1e-5)
 
 
 def test_no_weight_is_equation_1():
     nll = torch.rand(2, 17, 2, 3)
-    assert torch.equal(early_frame_weighted_loss(nll, early_frame_weight=0.0), next_token_loss(nll))
+    unweighted = early_frame_weighted_loss(nll, early_frame_weight=0.0, early_latents=5)
+    assert torch.equal(unweighted, next_token_loss(nll))
 
 
 @pytest.mark.parametrize(("early_frames", "latents"), [(1, 1), (17, 5), (33, 9)])
 def test_weight_reaches_exactly_the_early_tokens(early_frames: int, latents: int):
+    assert CODEC.latents_of_frames(early_frames) == latents
     nll = torch.zeros(1, 17, 16, 16, requires_grad=True)
-    early_frame_weighted_loss(nll, early_frame_weight=1.0, early_frames=early_frames).backward()
+    early_frame_weighted_loss(nll, early_frame_weight=1.0, early_latents=latents).backward()
     assert nll.grad is not None
     weights = (nll.grad * nll.numel()).flatten()
     early = latents * 256  # K = 1,280 for the paper's 17 frames
@@ -75,20 +79,20 @@ def test_weight_reaches_exactly_the_early_tokens(early_frames: int, latents: int
 
 def test_short_clip_is_all_early():
     nll = torch.rand(2, 1, 2, 2)
-    doubled = early_frame_weighted_loss(nll, early_frame_weight=1.0)
+    doubled = early_frame_weighted_loss(nll, early_frame_weight=1.0, early_latents=5)
     torch.testing.assert_close(doubled, 2 * next_token_loss(nll))
 
 
 def test_refusals():
     with pytest.raises(ValueError, match=r"-0\.1"):
-        early_frame_weighted_loss(torch.rand(1, 1, 2, 2), early_frame_weight=-0.1)
-    with pytest.raises(ValueError, match="16 frames"):
-        early_frame_weighted_loss(torch.rand(1, 1, 2, 2), early_frame_weight=1, early_frames=16)
+        early_frame_weighted_loss(torch.rand(1, 1, 2, 2), early_frame_weight=-0.1, early_latents=1)
+    with pytest.raises(ValueError, match="early_latents 0"):
+        early_frame_weighted_loss(torch.rand(1, 1, 2, 2), early_frame_weight=1, early_latents=0)
 
 
 def test_frame_ranges():
     nll = torch.arange(17.0).view(1, 17, 1, 1).requires_grad_()
-    losses = frame_range_losses(nll)
+    losses = frame_range_losses(nll, CODEC)
     assert {name: loss.item() for name, loss in losses.items()} == {
         "loss_frames_1": 0.0,
         "loss_frames_2_17": 2.5,
@@ -96,8 +100,16 @@ def test_frame_ranges():
         "loss_frames_50_65": 14.5,
     }
     assert not any(loss.requires_grad for loss in losses.values())
-    assert list(frame_range_losses(nll[:, :5])) == ["loss_frames_1", "loss_frames_2_17"]
-    assert list(frame_range_losses(nll[:, :1])) == ["loss_frames_1"]
+    assert list(frame_range_losses(nll[:, :5], CODEC)) == ["loss_frames_1", "loss_frames_2_17"]
+    assert list(frame_range_losses(nll[:, :1], CODEC)) == ["loss_frames_1"]
+
+
+def test_ranges_that_a_codec_cannot_part_are_absent():
+    nll = torch.arange(20.0).view(1, 20, 1, 1)
+    chunks = CODEC.model_copy(update={"time": ChunkedFrames(chunk_frames=17, chunk_latents=5)})
+    assert frame_range_losses(nll, chunks) == {}
+    pairs = CODEC.model_copy(update={"time": ChunkedFrames(chunk_frames=1, chunk_latents=1)})
+    assert frame_range_losses(nll, pairs)["loss_frames_2_17"].item() == 8.5
 
 
 def test_text_rows_of_the_head_are_never_touched(model: LongtakeLlama):

@@ -1,10 +1,10 @@
-"""Order, padding and length of sequences; frames against latents."""
+"""Order, padding and length of sequences."""
 
 import pytest
 import torch
 
 from models.autoregressive.loong import ARConfig, LongtakeLlama, build_batch
-from models.autoregressive.loong.sequence import build_prompts, frames_of_latents, latents_of_frames
+from models.autoregressive.loong.sequence import build_prompts
 
 
 def codes(batch: int, *shape: int) -> torch.Tensor:
@@ -56,15 +56,3 @@ def test_refusals(model: LongtakeLlama):
         build_batch(model.config, [[1]], codes(2, 1, 2, 2))
     with pytest.raises(ValueError, match="expected"):
         build_batch(model.config, [[1]], codes(1, 4))
-
-
-@pytest.mark.parametrize(("frames", "latents"), [(1, 1), (5, 2), (17, 5), (49, 13), (65, 17)])
-def test_frames_and_latents(frames: int, latents: int):
-    assert latents_of_frames(frames) == latents
-    assert frames_of_latents(latents) == frames
-
-
-@pytest.mark.parametrize("frames", [0, -3, 2, 16, 64])
-def test_refuses_frames_that_do_not_fit(frames: int):
-    with pytest.raises(ValueError, match=str(frames)):
-        latents_of_frames(frames)
