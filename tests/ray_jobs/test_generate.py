@@ -211,3 +211,13 @@ def test_a_text_model_that_is_gone_is_refused(models: list[str], tmp_path: Path)
     with pytest.raises(UserError, match=r"gone.model") as caught:
         plan(_settings([models[0], str(moved)]))
     assert "\n" not in str(caught.value)
+
+
+def test_another_text_model_under_the_same_path_is_refused(models: list[str], tmp_path: Path):
+    moved = tmp_path / "autoregressive"
+    shutil.copytree(models[1], moved)
+    summary = storage.read_json(str(moved / "summary.json"))
+    changed = {**summary, "text_fingerprint": "0" * 16}
+    storage.write_json(str(moved / "summary.json"), changed)
+    with pytest.raises(UserError, match=r"trained with text encoder 0{16}; what its config names"):
+        plan(_settings([models[0], str(moved)]))
