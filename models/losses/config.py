@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from infra.config import Section, Uri
+from infra.config import Section
+from models.hub import WeightsUri
 
 GROUPS = 8
 """Groups of the discriminator's normalisation."""
@@ -16,9 +17,9 @@ Size = Annotated[int, Field(ge=1)]
 class PerceptualConfig(Section):
     """LPIPS of each frame (Zhang et al. 2018, version 0.1, VGG16). Open in Loong."""
 
-    weights: Uri | None = None
-    """URI of a safetensors file with VGG16 (`models.losses.lpips` says how to make it); None leaves
-    the term out."""
+    weights: WeightsUri | None = None
+    """A safetensors file with VGG16 (`models.losses.lpips` says how to make it): a path, an ``s3://``
+    URI, or a hub id with the file's name below. None leaves the term out."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """As in Open-MAGVIT2."""
 

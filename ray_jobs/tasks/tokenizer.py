@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from data_prep.sample import Sample
-from infra import storage
 from infra.errors import UserError
-from models import exports, weights
+from models import exports, hub, weights
 from models.evaluation.reconstruction import constant_colour_psnr_db, psnr_db
 from models.evaluation.tokens import usage
 from models.losses.lpips import Perceptual
@@ -163,11 +162,11 @@ def _halves(psnr: list[tuple[float, float]]) -> dict[str, float]:
 
 def _fill_perceptual(perceptual: Perceptual, uri: str) -> None:
     wanted = perceptual.weights()
+    file = hub.local_file(uri)
     if next(iter(wanted.values())).is_meta:
-        exports.check_fits(wanted, uri)
+        exports.check_fits(wanted, str(file))
         return
-    with storage.local_copy(uri) as file:
-        perceptual.fill(weights.load_like(wanted, file))
+    perceptual.fill(weights.load_like(wanted, file))
 
 
 def _pixels(samples: list[Sample], device: torch.device) -> Tensor:
