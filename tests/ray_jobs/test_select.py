@@ -20,7 +20,7 @@ from data_prep.near_duplicates import near_duplicates
 from infra import config, storage
 from infra.errors import UserError
 from infra.job import describe, execute
-from ray_jobs import clip_tables, evaluate, judgement, tokenize
+from ray_jobs import clip_tables, frames, judgement, report
 from ray_jobs.judgement import Against, Judgement, report_lines, threshold_report
 from ray_jobs.near_duplicate_search import hashes_of, near_places
 from ray_jobs.reporting import charts, sections
@@ -364,6 +364,6 @@ def test_a_selection_is_a_clip_table_like_any_other(
     assert sections.data(table, per_group=2)["kept"] == back["kept"]
     assert drawn["Motion"] == [0.9]
     settings = {"input": [str(tmp_path / "b")], "output": "/unused"}
-    assert evaluate.plan(config.build(evaluate.EvaluateConfig, settings))
-    parts = tokenize._parts_of_clips(config.build(tokenize.TokenizeConfig, settings))
-    assert sum(map(len, parts)) == back["clips"]
+    assert report.plan(config.build(report.ReportConfig, settings))
+    (first, *_) = frames.plan_lines(config.build(frames.FramesConfig, settings))
+    assert first.startswith(f"{back['clips']} clips of ")
