@@ -256,4 +256,4 @@ def test_a_toy_system_goes_from_clips_to_measures(
     )
     assert measured["videos"] == 2
     assert measured["unreadable_videos"] == 0
-    assert measured["figures"]["motion"] < 1  # every frame of a mosaic is the same
+    assert measured["figures"]["motion"]["mean"] < 1  # every frame of a mosaic is the same
