@@ -69,6 +69,7 @@ def test_a_slow_start_is_waited_for_and_tried_again(
         return nullcontext()
 
     monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda: None)  # other tests' session stays up
     monkeypatch.setattr(cluster, "_patient", patient)
     cluster._start(None)
     assert patience == list(cluster.START_PATIENCE_S)

@@ -95,7 +95,7 @@ class Kept:
 
 def gradients(case: Case, model: LongtakeLlama) -> tuple[Tensor, dict[str, Tensor]]:
     nll = token_nll(model, case.batch())
-    early_frame_weighted_loss(nll, early_frame_weight=1.0, early_frames=5).backward()
+    early_frame_weighted_loss(nll, early_frame_weight=1.0, early_latents=2).backward()
     return nll.detach(), {name: p.grad for name, p in model.named_parameters()}  # pyright: ignore
 
 
