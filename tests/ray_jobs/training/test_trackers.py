@@ -2,10 +2,12 @@
 
 import io
 import json
+import logging
 import sqlite3
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from pydantic import ValidationError
 from wandb.proto import wandb_internal_pb2
 
 from infra.errors import UserError
+from infra.log import logger
 from ray_jobs.training.config import MlflowConfig, TrackingConfig, WandbConfig
 from ray_jobs.training.sinks import Lines, TensorBoard, save_pictures
 from ray_jobs.training.telemetry import Telemetry
@@ -140,8 +143,23 @@ def test_wandb_has_every_figure_once_after_a_run_was_cut_back(tmp_path: Path) ->
     assert len(list(output.glob("wandb/*/files/media/images/samples/*.png"))) == 2
 
 
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """Hold the lines that the log is given, from whichever thread."""
+    heard: list[str] = []
+
+    class Hears(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.append(record.getMessage())
+
+    handler = Hears()
+    logger.addHandler(handler)
+    yield heard
+    logger.removeHandler(handler)
+
+
 def test_a_service_that_fails_in_the_middle_gets_the_rest_later(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, said: list[str]
 ) -> None:
     output, table = tmp_path / "out", "ALTER TABLE {} RENAME TO {}"
     log = open_log(mlflow(tmp_path), output, [])
@@ -149,20 +167,18 @@ def test_a_service_that_fails_in_the_middle_gets_the_rest_later(
     wait_for(lambda: len(history(tmp_path)[1]["train/loss"]) == 1)
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         database.execute(table.format("metrics", "gone"))
-    said = ""
-    for step in (2, 3):
-        write(log, output, lines(step, step))
-        while step == 2 and "MLflow: " not in said:
-            said += capfd.readouterr().err
+    write(log, output, lines(2, 2))
+    wait_for(lambda: said)
+    write(log, output, lines(3, 3))
     written = (output / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in written] == lines(1, 3)
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         database.execute(table.format("gone", "metrics"))
     write(log, output, lines(4, 4))
     log.close(True)
-    said += capfd.readouterr().err
-    assert said.count("MLflow: ") == 1
-    assert "training goes on" in said
+    (line,) = said
+    assert line.startswith("MLflow: ")
+    assert "training goes on" in line
     _, metrics = history(tmp_path)
     assert [step for step, _ in metrics["train/loss"]] == [1, 2, 3, 4]
 
@@ -225,5 +241,6 @@ def wait_for(true: Any) -> None:
             if true():
                 return
         except Exception:  # not there yet
-            continue
+            pass
+        time.sleep(0.02)
     raise AssertionError("never came true")
