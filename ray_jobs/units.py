@@ -31,8 +31,8 @@ from infra.log import logger
 from infra.progress import Progress
 from ray_jobs.part_files import part_path
 
-MOST_BLOCKS = 20_000
-"""Each task costs the driver about 9 KB; of more parts, several share a task, one by one."""
+WAVE_PARTS = 8000
+"""Parts that Ray Data is given at a time: it holds some KB of each until the last one is done."""
 LISTINGS_AT_ONCE = 16
 _PART = re.compile(r"part-(\d{9})")
 
@@ -127,28 +127,39 @@ def run(
         if not len(missing):
             return
         _tell_of_waiting([step.resources for step in before] + [resources])
-        # Its blocks are put there by the driver: a task that cut them would need a CPU beside the
-        # workers', and wait for ever on a machine that has no more.
-        numbers = ray.data.from_items(
-            [{"data": part} for part in missing.tolist()],
-            override_num_blocks=min(len(missing), MOST_BLOCKS),
+        for begin in range(0, len(missing), WAVE_PARTS):
+            wave = missing[begin : begin + WAVE_PARTS].tolist()
+            receipts = _receipts(wave, parts, factory, resources, actors, before)
+            for row in receipts.iter_rows():
+                receipt = json.loads(row["receipt"])
+                if unavailable := receipt.get("unavailable"):
+                    raise storage.Unavailable(unavailable)
+                if refused := receipt.get("refused"):
+                    raise UserError(refused)
+                progress.advance(1, note(receipt))
+                yield receipt
+
+
+def _receipts(
+    wave: list[int],
+    parts: Parts,
+    factory: Factory,
+    resources: Resources,
+    actors: bool,
+    before: Sequence[Step],
+) -> ray.data.Dataset:
+    """Return the receipts of some parts, one a block, as Ray Data will give them."""
+    # The driver puts the blocks there: a task that cut them would need a CPU beside the workers',
+    # and wait for ever on a machine that has no more.
+    numbers = ray.data.from_items([{"data": part} for part in wave], override_num_blocks=len(wave))
+    for step in before:
+        numbers = numbers.map_batches(
+            **_held(_Carrier, parts, step.factory, step.resources, len(wave))
         )
-        for step in before:
-            held = _held(_Carrier, parts, step.factory, step.resources, len(missing))
-            numbers = numbers.map_batches(**held)
-        if actors:
-            receipts = numbers.map_batches(**_held(_Actor, parts, factory, resources, len(missing)))
-        else:
-            once: Any = _once  # pyright takes its own type of a batch for granted
-            receipts = numbers.map_batches(once, fn_args=(parts, factory), **_each(resources))
-        for row in receipts.iter_rows():
-            receipt = json.loads(row["receipt"])
-            if unavailable := receipt.get("unavailable"):
-                raise storage.Unavailable(unavailable)
-            if refused := receipt.get("refused"):
-                raise UserError(refused)
-            progress.advance(1, note(receipt))
-            yield receipt
+    if actors:
+        return numbers.map_batches(**_held(_Actor, parts, factory, resources, len(wave)))
+    once: Any = _once  # pyright takes its own type of a batch for granted
+    return numbers.map_batches(once, fn_args=(parts, factory), **_each(resources))
 
 
 def _tell_of_waiting(steps: Sequence[Resources]) -> None:

@@ -99,7 +99,7 @@ def test_a_run_goes_on_where_a_killed_one_stopped(
     ray_session, videos: Path, tmp_path: Path, monkeypatch
 ) -> None:
     settings = _settings(videos, tmp_path / "out")
-    monkeypatch.setattr(units, "MOST_BLOCKS", 2)  # of several parts each
+    monkeypatch.setattr(units, "WAVE_PARTS", 2)
     output = artifact.begin("clips", settings)
     plan = planning.plan_parts(settings.input, output.uri, 0, 0)
     parts = Parts(output.uri, "clips", plan.parts)

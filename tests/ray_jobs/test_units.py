@@ -134,7 +134,7 @@ def _run(parts: Parts, actors: bool = False, **arguments: Any) -> list[Receipt]:
 def test_only_missing_parts_are_done(
     ray_session, tmp_path: Path, monkeypatch, actors: bool
 ) -> None:
-    monkeypatch.setattr(units, "MOST_BLOCKS", 2)
+    monkeypatch.setattr(units, "WAVE_PARTS", 2)
     parts = _parts(tmp_path, 5)
     storage.write_bytes(parts.uri(1), b"from an earlier run")
     receipts = _run(parts, actors)
