@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
@@ -15,11 +17,17 @@ from infra import artifact, storage
 from infra import config as configs
 from infra.config import Section
 from infra.errors import UserError
+from ray_jobs import units
+from ray_jobs.units import Parts
 
+FOLDER = "clips"
+"""Of an artifact, where its clip table is."""
 _SUMS = (
     *("inputs", "kept", "filtered", "quarantined", "clips", "clips_filtered"),
     *("images", "animated_images"),
 )
+_COUNTED = ["status", "reason", "media", "frames", "duration_s", "cpu_seconds", "peak_rss_bytes"]
+"""What `tally` reads of a row beside its clips."""
 
 
 def tally(row: dict[str, Any]) -> dict[str, Any]:
@@ -41,6 +49,18 @@ def tally(row: dict[str, Any]) -> dict[str, Any]:
         "cpu_seconds": row["cpu_seconds"],
         "peak_rss_bytes": row["peak_rss_bytes"],
     }
+
+
+def tallies(rows: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Return the summary of each row of some; thumbnails and the like are not looked at."""
+    clips = rows.column("clips")
+    reasons = iter(clips.flatten().field("reason").to_pylist())
+    return [
+        tally({**row, "clips": [{"reason": next(reasons)} for _ in range(count)]})
+        for row, count in zip(
+            rows.select(_COUNTED).to_pylist(), clips.value_lengths().to_pylist(), strict=True
+        )
+    ]
 
 
 def add_up(parts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -122,18 +142,20 @@ def changes(uri: str, filters: FiltersConfig) -> list[str]:
     return lines
 
 
-def files_of(uri: str) -> list[str]:
-    """Return the files of a finished table, as its index names them.
+def parts_of(uri: str) -> Parts:
+    """Return the files of a finished table, which are those of the parts of the job that made it.
 
     Raises:
         UserError: one is not there, or the table is of another version or has not all scores.
     """
-    files = [storage.join(uri, path) for path, _ in artifact.files(uri, "clips")]
-    gone = set(files).difference(storage.list_files(storage.join(uri, "clips")))
-    if gone or not files:
-        raise UserError(f"{min(gone, default=uri)}: a file of the clip table is not there")
-    _check_schema(files[0])
-    return files
+    count = sum(1 for _ in artifact.files(uri, FOLDER))
+    parts = Parts(uri, FOLDER, count, unit="files")
+    gone = np.flatnonzero(~units.done(parts))
+    if len(gone) or not count:
+        missing = parts.uri(int(gone[0])) if len(gone) else uri
+        raise UserError(f"{missing}: a file of the clip table is not there")
+    _check_schema(parts.uri(0))
+    return parts
 
 
 def _check_schema(file: str) -> None:

@@ -6,16 +6,17 @@ table are read from the ends of its files, whichever run wrote them.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra import storage
-from ray_jobs.clip_tables import add_up, tally
+from ray_jobs.clip_tables import add_up, tallies
 from ray_jobs.part_files import FILES_AT_ONCE, read_footer, write_tables
 
 ROWS_AT_ONCE = 64
@@ -24,7 +25,6 @@ Against = Counter[tuple[str, ...]]
 Judge = Callable[[pa.RecordBatch], tuple[pa.RecordBatch, list[tuple[str, ...]]]]
 """Returns rows with other verdicts, and all reasons against each of their clips."""
 _KEY = "longtake.judgement"
-_COUNTED = ["status", "reason", "media", "frames", "duration_s", "cpu_seconds", "peak_rss_bytes"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def rewrite(
         def judged() -> Iterator[pa.Table]:
             for batch in table.iter_batches(ROWS_AT_ONCE):
                 rows, reasons = judge(batch)
-                accounts.extend(_accounts(rows))
+                accounts.extend(tallies(rows))
                 against.update(reasons)
                 yield pa.Table.from_batches([rows]).cast(schema)
 
@@ -81,13 +81,14 @@ def rewrite(
     return judgement()
 
 
-def read_all(uris: Sequence[str]) -> Judgement:
+def read_all(uris: Iterable[str]) -> Judgement:
     """Return the sum of the receipts of judged files; holds a few files' receipts at a time."""
     accounts: list[dict[str, Any]] = []
     against, unreadable = Against(), 0
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        for at in range(0, len(uris), FILES_AT_ONCE):
-            for one in pool.map(_read, uris[at : at + FILES_AT_ONCE]):
+        rest = iter(uris)
+        while some := list(islice(rest, FILES_AT_ONCE)):
+            for one in pool.map(_read, some):
                 accounts.append(one.accounts)
                 against.update(one.against)
                 unreadable += one.unreadable_clips
@@ -129,14 +130,3 @@ def report_lines(job: str, report: dict[str, Any]) -> list[str]:
 def _read(uri: str) -> Judgement:
     accounts, against, unreadable = json.loads((read_footer(uri).metadata or {})[_KEY.encode()])
     return Judgement(accounts, Against({tuple(r): count for r, count in against}), unreadable)
-
-
-def _accounts(rows: pa.RecordBatch) -> list[dict[str, Any]]:
-    clips = rows.column("clips")
-    reasons = iter(clips.flatten().field("reason").to_pylist())
-    return [
-        tally({**row, "clips": [{"reason": next(reasons)} for _ in range(count)]})
-        for row, count in zip(
-            rows.select(_COUNTED).to_pylist(), clips.value_lengths().to_pylist(), strict=True
-        )
-    ]

@@ -24,6 +24,7 @@ from data_prep.near_duplicates import near_duplicates
 from infra import storage
 from infra.config import Resources
 from infra.errors import Unavailable, UserError
+from ray_jobs.units import Parts
 
 FILES_A_TASK = 64
 """Files whose hashes one task reads."""
@@ -54,18 +55,18 @@ class NearDuplicates:
 
 
 def search(
-    files: Sequence[str],
+    table: Parts,
     filters: FiltersConfig,
-    earlier: Sequence[str],
+    earlier: Sequence[Parts],
     max_bits: int,
     resources: Resources,
 ) -> NearDuplicates:
-    """Compare the clips of a table's files, in order, with those of earlier files and before them.
+    """Compare the clips of a table, in order, with those of earlier tables and before them.
 
     Args:
-        files: of the table.
+        table: whose clips are flagged.
         filters: the thresholds; a clip that they reject is not compared.
-        earlier: files of finished tables, with the verdicts that they have.
+        earlier: finished tables, with the verdicts that they have.
         max_bits: see :func:`data_prep.near_duplicates.near_duplicates`.
         resources: what each task takes of the cluster.
 
@@ -76,9 +77,10 @@ def search(
     read: Any = ray.remote(num_cpus=resources.cpus_per_worker, num_returns=2)(_read)
     look: Any = ray.remote(num_cpus=resources.cpus_per_worker)(_look)
     counts, hashes = [], []
-    for uris, limits in ((earlier, None), (files, filters)):
-        for at in range(0, len(uris), FILES_A_TASK):
-            count, found = read.remote(list(uris[at : at + FILES_A_TASK]), limits)
+    for of, limits in [*((each, None) for each in earlier), (table, filters)]:
+        for begin in range(0, of.count, FILES_A_TASK):
+            some = range(begin, min(begin + FILES_A_TASK, of.count))
+            count, found = read.remote(of, some, limits)
             counts.append(count)
             hashes.append(found)
     try:
@@ -87,8 +89,9 @@ def search(
         if isinstance(error.cause, Unavailable | UserError):
             raise error.cause from None
         raise
-    before = int(of_files[: len(earlier)].sum())
-    ends = np.cumsum(of_files[len(earlier) :])
+    files_before = sum(each.count for each in earlier)
+    before = int(of_files[:files_before].sum())
+    ends = np.cumsum(of_files[files_before:])
     return NearDuplicates(look.remote(max_bits, before, *hashes), ray.put(ends))
 
 
@@ -117,10 +120,10 @@ def near_places(places: NDArray[np.int64], flags: NDArray[np.bool_]) -> frozense
 
 
 def _read(
-    sources: Sequence[str], filters: FiltersConfig | None
+    table: Parts, some: range, filters: FiltersConfig | None
 ) -> tuple[NDArray[np.int64], Hashes]:
-    """Return how many hashes each file has, and all of them."""
-    found = [hashes_of(source, filters)[1] for source in sources]
+    """Return how many hashes each of some files has, and all of them."""
+    found = [hashes_of(table.uri(part), filters)[1] for part in some]
     return np.array([len(each) for each in found], np.int64), np.concatenate(found)
 
 

@@ -6,6 +6,7 @@ are judged anew, as by `select`; near-duplicates stay what they are. A file of t
 a rerun scores those that are not written yet.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -44,7 +45,7 @@ class ScoreConfig(JobConfig):
 def plan(config: ScoreConfig) -> list[str]:
     """Return what would be done; see :class:`infra.job.Job`."""
     filters = clip_tables.resolve(config.input, config.filters)
-    clip_tables.files_of(config.input[0])
+    clip_tables.parts_of(config.input[0])
     if not config.stages.on:
         raise UserError(
             "stages: none stated; give at least one of stages.safety={} stages.text={} "
@@ -67,11 +68,11 @@ def plan(config: ScoreConfig) -> list[str]:
 def run(config: ScoreConfig, output: Output) -> dict[str, Any]:
     """Score and judge every file of the table that is not written yet; return the summary."""
     filters = clip_tables.resolve(config.input, config.filters)
-    files = clip_tables.files_of(config.input[0])
+    table = clip_tables.parts_of(config.input[0])
     weights = config.stages.weights()
-    parts = Parts(output.uri, "clips", len(files), unit="files")
-    _score_missing(config, parts, files, filters, weights)
-    made = judgement.read_all([parts.uri(part) for part in range(parts.count)])
+    parts = replace(table, output_uri=output.uri)
+    _score_missing(config, parts, table, filters, weights)
+    made = judgement.read_all(parts.uris())
     clip_tables.check_accounts(made.accounts, artifact.read(config.input[0]).counts["inputs"])
     report = judgement.threshold_report(made.against)
     for line in judgement.report_lines("score", report):
@@ -88,7 +89,7 @@ def run(config: ScoreConfig, output: Output) -> dict[str, Any]:
 def _score_missing(
     config: ScoreConfig,
     parts: Parts,
-    files: list[str],
+    table: Parts,
     filters: FiltersConfig,
     weights: dict[str, str],
 ) -> None:
@@ -103,7 +104,7 @@ def _score_missing(
         )
     arguments = {
         "parts": parts,
-        "files": files,
+        "table": table,
         "frames": config.frames,
         "limits": config.decode,
         "filters": filters,

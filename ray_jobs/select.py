@@ -5,7 +5,7 @@ stated stay as they are in the input. Near-duplicates are looked for where `near
 stated, among the clips that the thresholds keep. The summary says what each filter costs.
 """
 
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
@@ -53,11 +53,11 @@ def resolve(config: SelectConfig) -> FiltersConfig:
 def plan(config: SelectConfig) -> list[str]:
     """Return what would be done; reads the input's summary and the schema of its first file."""
     filters = resolve(config)
-    files = clip_tables.files_of(config.input[0])
+    table = clip_tables.parts_of(config.input[0])
     copies = _plan_copies(config)
     counts = artifact.read(config.input[0]).counts
     lines = [
-        f"input: {counts['inputs']} videos in {len(files)} files, {counts['clips']} clips kept",
+        f"input: {counts['inputs']} videos in {table.count} files, {counts['clips']} clips kept",
         *clip_tables.changes(config.input[0], filters),
     ]
     return [*lines, copies, "parts: one a file, nothing is decoded"]
@@ -66,18 +66,18 @@ def plan(config: SelectConfig) -> list[str]:
 def run(config: SelectConfig, output: Output) -> dict[str, Any]:
     """Judge every clip anew, a file of the table a part, and return the summary."""
     filters = resolve(config)
-    files = clip_tables.files_of(config.input[0])
-    parts = Parts(output.uri, "clips", len(files), unit="files")
+    table = clip_tables.parts_of(config.input[0])
+    parts = replace(table, output_uri=output.uri)
     arguments = {
         "parts": parts,
-        "files": files,
+        "table": table,
         "filters": filters,
-        "copies": _find_copies(config, filters, files),
+        "copies": _find_copies(config, filters, table),
     }
     factory = Factory(PartSelection, arguments)
     for _ in units.run(parts, factory, config.resources, actors=False):
         pass
-    judgement = judgements.read_all([parts.uri(part) for part in range(parts.count)])
+    judgement = judgements.read_all(parts.uris())
     check_accounts(judgement.accounts, artifact.read(config.input[0]).counts["inputs"])
     report = threshold_report(judgement.against)
     for line in report_lines("select", report):
@@ -90,7 +90,7 @@ class PartSelection:
 
     Args:
         parts: of the output.
-        files: of the input's table, one a part.
+        table: the input's.
         filters: the thresholds.
         copies: near-duplicates among the input's clips; None: not looked for.
     """
@@ -98,15 +98,15 @@ class PartSelection:
     def __init__(
         self,
         parts: Parts,
-        files: Sequence[str],
+        table: Parts,
         filters: FiltersConfig,
         copies: NearDuplicates | None,
     ) -> None:
-        self._parts, self._files, self._filters, self._copies = parts, files, filters, copies
+        self._parts, self._table, self._filters, self._copies = parts, table, filters, copies
 
     def __call__(self, part: int) -> Receipt:
         """Write the part's file."""
-        source = self._files[part]
+        source = self._table.uri(part)
         places = frozenset[int]()
         if self._copies is not None:
             places = self._copies.places(part, source, self._filters)
@@ -115,13 +115,13 @@ class PartSelection:
 
 
 def _find_copies(
-    config: SelectConfig, filters: FiltersConfig, files: Sequence[str]
+    config: SelectConfig, filters: FiltersConfig, table: Parts
 ) -> NearDuplicates | None:
     if config.near_duplicate_bits is None:
         return None
-    earlier = [file for uri in config.against for file in clip_tables.files_of(uri)]
+    earlier = [clip_tables.parts_of(uri) for uri in config.against]
     bits = config.near_duplicate_bits
-    return near_duplicate_search.search(files, filters, earlier, bits, config.resources)
+    return near_duplicate_search.search(table, filters, earlier, bits, config.resources)
 
 
 def _plan_copies(config: SelectConfig) -> str:
@@ -141,7 +141,7 @@ def _plan_copies(config: SelectConfig) -> str:
         if artifact.read(uri, ("clips",)).fingerprint == own:
             raise UserError(f"against: {uri} is the input; its clips would be their own copies")
     for uri in (*config.input, *config.against):
-        with storage.open_input(clip_tables.files_of(uri)[0]) as source:
+        with storage.open_input(clip_tables.parts_of(uri).uri(0)) as source:
             kind = (pq.read_schema(source).metadata or {}).get(b"longtake.phash", b"").decode()
         if kind != phash.KIND:
             raise UserError(f"{uri}: its hashes are {kind or 'none'}; expected {phash.KIND}")

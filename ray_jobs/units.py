@@ -61,6 +61,10 @@ class Parts:
         """Return where the main file of a part lies."""
         return storage.join(self.output_uri, part_path(self.folder, part, self.suffix))
 
+    def uris(self) -> Iterator[str]:
+        """Yield where the main files of all parts lie, in order."""
+        return map(self.uri, range(self.count))
+
 
 @dataclass(frozen=True)
 class Factory:

@@ -22,7 +22,7 @@ from data_prep.seen import DTYPE, Digests
 from infra import storage
 from infra.config import Resources
 from infra.log import logger
-from ray_jobs.clip_tables import add_up, tally
+from ray_jobs.clip_tables import add_up, tallies
 from ray_jobs.part_files import FILES_AT_ONCE, write_tables
 from ray_jobs.preparation import part_footer
 from ray_jobs.units import Parts
@@ -128,22 +128,35 @@ def _rewrite(
 def _rewrite_part(
     uri: str, copies: list[int], was: part_footer.PartFooter
 ) -> part_footer.PartFooter:
-    tallies: list[dict[str, Any]] = []
-    again = set(copies)
+    accounts: list[dict[str, Any]] = []
+    again = np.array(copies)
 
     def tables(file: pq.ParquetFile) -> Iterator[pa.Table]:
         for batch in file.iter_batches(_ROWS_AT_ONCE):
-            for row in batch.to_pylist():
-                made = as_duplicate(row) if len(tallies) in again else row
-                tallies.append(tally(made))
-                yield pa.Table.from_pylist([made], CLIP_TABLE)
+            inside = again[(len(accounts) <= again) & (again < len(accounts) + batch.num_rows)]
+            made = _with_duplicates(batch, (inside - len(accounts)).tolist())
+            for rows in made.to_batches():
+                accounts.extend(tallies(rows))
+            yield made
 
     def footer() -> part_footer.PartFooter:
-        return part_footer.PartFooter(was.accounts, was.videos, tuple(copies), add_up(tallies))
+        return part_footer.PartFooter(was.accounts, was.videos, tuple(copies), add_up(accounts))
 
     with storage.open_input(uri) as source:
         write_tables(uri, CLIP_TABLE, tables(pq.ParquetFile(source)), lambda: footer().metadata())
     return footer()
+
+
+def _with_duplicates(rows: pa.RecordBatch, places: list[int]) -> pa.Table:
+    """Return rows of the clip table, those at `places`, in order, as duplicates."""
+    pieces, begin = [], 0
+    for place in places:
+        pieces.append(pa.Table.from_batches([rows.slice(begin, place - begin)]).cast(CLIP_TABLE))
+        [row] = rows.slice(place, 1).to_pylist()
+        pieces.append(pa.Table.from_pylist([as_duplicate(row)], CLIP_TABLE))
+        begin = place + 1
+    pieces.append(pa.Table.from_batches([rows.slice(begin)]).cast(CLIP_TABLE))
+    return pa.concat_tables(pieces)
 
 
 def _less(total: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:

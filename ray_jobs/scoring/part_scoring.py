@@ -5,7 +5,7 @@ ahead of the scores that come back, so that decoding and scoring overlap and mem
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -35,8 +35,8 @@ class PartScoring:
 
     parts: Parts
     """Of the output."""
-    files: Sequence[str]
-    """Of the input's table, one a part."""
+    table: Parts
+    """The input's."""
     frames: FramesConfig
     limits: DecodeLimits
     filters: FiltersConfig
@@ -47,7 +47,7 @@ class PartScoring:
 
     def __call__(self, part: int) -> Receipt:
         """Write the part's file."""
-        source = self.files[part]
+        source = self.table.uri(part)
         rows = rows_of_file(source, self.frames, self.limits)
         scores, failed = self._scores(rows, part)
         made = score_file(

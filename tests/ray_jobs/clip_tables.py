@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep import samples
@@ -22,6 +21,7 @@ from data_prep.analysis import AnalysisConfig, analyse
 from data_prep.schemas import CLIP_TABLE
 from infra import artifact, config
 from ray_jobs.clip_tables import add_up, tally
+from ray_jobs.part_files import part_path, write_rows
 from ray_jobs.preparation.duplicates import as_duplicate
 from ray_jobs.prepare import PrepareConfig
 
@@ -74,11 +74,9 @@ def write(videos: Path, output: Path, analysis: AnalysisConfig, files: Iterable[
         {"input": [str(videos)], "output": str(output), "analysis": config.as_tree(analysis)},
     )
     begun = artifact.begin("clips", settings)
-    (output / "clips").mkdir()
     parts = []
     for number, rows in enumerate(files):
-        table = pa.Table.from_pylist(rows, schema=CLIP_TABLE)
-        pq.write_table(table, output / "clips" / f"part-{number:05d}.parquet", compression="zstd")
+        write_rows(begun.path(part_path("clips", number)), CLIP_TABLE, rows)
         parts.append(add_up([tally(row) for row in rows]))  # seconds are rounded file by file
     artifact.finish(begun, "clips", add_up(parts), time.monotonic())
     return begun.uri

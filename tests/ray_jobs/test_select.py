@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ from infra.job import describe, execute
 from ray_jobs import clip_tables, frames, judgement, report
 from ray_jobs.judgement import Against, Judgement, report_lines, threshold_report
 from ray_jobs.near_duplicate_search import hashes_of, near_places
+from ray_jobs.part_files import part_path
 from ray_jobs.reporting import charts, sections
 from ray_jobs.reporting.inputs import read_all
 from ray_jobs.select import JOB, PartSelection, SelectConfig, resolve, select_file
-from ray_jobs.units import Parts
 from tests.ray_jobs import clip_tables as made
 from tests.ray_jobs.reporting import synthetic
 
@@ -91,7 +92,9 @@ def _accounts(clips: str) -> dict[str, Any]:
 def test_without_changes_the_table_stays_as_it_is(clips: str, tmp_path: Path) -> None:
     accounts, _ = _selected(clips, tmp_path, resolve(_settings(clips)))
     assert accounts == _accounts(clips)
-    before, after = (sorted(folder.iterdir()) for folder in (Path(clips) / "clips", tmp_path))
+    before, after = (
+        sorted(folder.iterdir()) for folder in (Path(clips) / "clips" / "000000", tmp_path)
+    )
     assert [file.name for file in before] == [file.name for file in after]
     for old, new in zip(before, after, strict=True):
         assert pq.read_table(new).equals(pq.read_table(old), check_metadata=True)
@@ -181,7 +184,7 @@ def test_a_table_without_a_score_is_refused(clips: str, monkeypatch) -> None:
 
 def test_a_table_of_another_version_is_refused(clips: str, tmp_path: Path) -> None:
     shutil.copytree(clips, tmp_path / "clips")
-    for file in (tmp_path / "clips" / "clips").iterdir():
+    for file in (tmp_path / "clips" / "clips" / "000000").iterdir():
         table = pq.read_table(file)
         metadata = {**table.schema.metadata, b"longtake.version": b"3"}
         pq.write_table(table.replace_schema_metadata(metadata), file)
@@ -191,9 +194,9 @@ def test_a_table_of_another_version_is_refused(clips: str, tmp_path: Path) -> No
 
 def test_a_table_that_lost_a_file_is_refused(clips: str, tmp_path: Path) -> None:
     shutil.copytree(clips, tmp_path / "clips")
-    (tmp_path / "clips" / "clips" / "part-00001.parquet").unlink()
+    (tmp_path / "clips" / part_path("clips", 1)).unlink()
     with pytest.raises(
-        UserError, match=r"part-00001\.parquet: a file of the clip table is not there"
+        UserError, match=r"part-000000001\.parquet: a file of the clip table is not there"
     ):
         JOB.plan(_settings(str(tmp_path / "clips")))
 
@@ -231,8 +234,9 @@ def test_an_outage_is_no_verdict(clips: str, tmp_path: Path, monkeypatch) -> Non
     def away(*_: Any) -> Any:
         raise storage.Unavailable("s3://bucket/clips: away")
 
-    parts = Parts(str(tmp_path), "clips", 2, unit="files")
-    worker = PartSelection(parts, _files(clips), resolve(_settings(clips)), None)
+    table = clip_tables.parts_of(clips)
+    parts = replace(table, output_uri=str(tmp_path))
+    worker = PartSelection(parts, table, resolve(_settings(clips)), None)
     monkeypatch.setattr(storage, "open_input", away)
     with pytest.raises(storage.Unavailable):
         worker(0)
@@ -322,7 +326,7 @@ def test_tables_to_compare_with_are_checked(clips: str, copied: str, tmp_path: P
     with pytest.raises(UserError, match="near_duplicate_bits: 9 is not allowed"):
         _copies(clips, near_duplicate_bits=9)
     shutil.copytree(copied, tmp_path / "old")
-    for file in (tmp_path / "old" / "clips").iterdir():
+    for file in (tmp_path / "old" / "clips" / "000000").iterdir():
         table = pq.read_table(file)
         metadata = {**table.schema.metadata, b"longtake.phash": b"other"}
         pq.write_table(table.replace_schema_metadata(metadata), file)

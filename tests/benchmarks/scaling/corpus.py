@@ -19,7 +19,7 @@ from infra.seeding import rng
 CLIPS, CLIP_S, FPS = 6, 10, 25
 SMALLEST_BYTES, LARGEST_BYTES = 2_000_000, 38_000_000
 """Of a video: with 20 MB on average, some 58 of them are ten minutes of CPU."""
-_ROWS_AT_ONCE = 50_000
+_ROWS_AT_ONCE = 10_000
 _VIDEOS_PER_ARCHIVE = 1000
 _SCORES = {
     **dict.fromkeys(each.score.name for each in SCORED),
