@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origi
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from infra import storage
+from infra import override_values, storage
 from infra.errors import UserError
 
 
@@ -71,8 +71,8 @@ def load(model: type[C], files: Sequence[str | Path], overrides: Iterable[str] =
         model: the section to build.
         files: YAML files; a later one wins over an earlier one, key by key. A file may lie over one
             beside it: ``extends: NAME.yaml``.
-        overrides: ``key.sub=value`` strings, the value in YAML. ``list.0.key`` reaches into
-            lists, and ``list.NAME.key`` to the item of that ``name``.
+        overrides: ``key.sub=value`` strings; see :mod:`infra.override_values` for the value.
+            ``list.0.key`` reaches into lists, and ``list.NAME.key`` to the item of that ``name``.
 
     Raises:
         UserError: a file cannot be read, or a key, type or value is not allowed.
@@ -81,7 +81,7 @@ def load(model: type[C], files: Sequence[str | Path], overrides: Iterable[str] =
     for file in files:
         tree = merge(tree, read_yaml(str(file)))
     for override in overrides:
-        _apply(tree, override)
+        _apply(model, tree, override)
     return build(model, tree)
 
 
@@ -142,16 +142,14 @@ def read_yaml(file: str, _below: tuple[str, ...] = ()) -> dict[str, Any]:
     return merge(read_yaml(beside, (*_below, file)), tree)
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
+def _apply(model: type[Section], tree: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
-    if not equals or not path.strip():
+    path = path.strip()
+    if not equals or not path:
         raise UserError(f"override {override!r}: expected key=value, for example output=outputs/a")
     try:
-        value = yaml.safe_load(text) if text else ""
-    except yaml.YAMLError:
-        value = text
-    try:
-        put(tree, path.strip(), value)
+        value = override_values.parse(text, override_values.annotation_at(model, path))
+        put(tree, path, value)
     except UserError as error:
         raise UserError(f"override {override!r}: {error}") from None
 
