@@ -40,13 +40,17 @@ def absolute(uri: str) -> str:
 
 
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Return the filesystem of `uri` and the path to use with it."""
+    """Return the filesystem of `uri` and the path to use with it.
+
+    The path is a name, letter by letter: what fsspec reads into ``::`` or ``*`` is no part of it.
+    """
+    path = absolute(uri)
+    if not is_remote(uri):
+        return fsspec.filesystem("file"), path
     try:
-        options = _s3_options() if is_remote(uri) else {}
-        fs, path = fsspec.core.url_to_fs(absolute(uri), **options)
+        return fsspec.filesystem("s3", **_s3_options()), path.removeprefix("s3://")
     except (ImportError, ValueError) as error:
         raise UserError(f"{uri}: {one_line(error)}") from None
-    return fs, path
 
 
 def _s3_options() -> dict[str, Any]:

@@ -12,6 +12,7 @@ Throttling and a server that is gone for a while are waited out, more and more s
 import json
 import os
 import re
+import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-import fsspec
 import pyarrow.fs
 
+from infra import objects
 from infra.errors import Unavailable as Unavailable
 from infra.errors import UserError, one_line
 from infra.filesystems import BLOCK_BYTES, absolute, is_remote
@@ -125,7 +126,7 @@ def walk(
     path = path.rstrip("/")
     skipped = f"{_open(leave_out)[1].rstrip('/')}/" if leave_out else None
     with _explained(uri):
-        for file, size in _walk_s3(fs, path) if is_remote(uri) else _walk_disk(path):
+        for file, size in objects.walk(fs, path) if is_remote(uri) else _walk_disk(path):
             hidden = any(part.startswith(".") for part in file[len(path) :].split("/"))
             if skipped and file.startswith(skipped):
                 continue
@@ -158,24 +159,6 @@ def _walk_disk(path: str) -> Iterator[tuple[str, int]]:
             yield entry.path, os.path.getsize(entry.path) if os.path.exists(entry.path) else 0
 
 
-def _walk_s3(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[tuple[str, int]]:
-    bucket, _, key = path.partition("/")
-    more: dict[str, str] = {}
-    while True:
-        try:
-            page = cast(Any, fs).call_s3(
-                "list_objects_v2", Bucket=bucket, Prefix=f"{key}/" if key else "", **more
-            )
-        except FileNotFoundError:  # no such bucket
-            return
-        for item in page.get("Contents", ()):
-            if not item["Key"].endswith("/"):
-                yield f"{bucket}/{item['Key']}", int(item["Size"])
-        if not page.get("IsTruncated"):
-            return
-        more = {"ContinuationToken": page["NextContinuationToken"]}
-
-
 def make_dirs(uri: str) -> None:
     """Make the directory `uri` and those above it; of S3, see that there is such a bucket."""
     if not is_remote(uri):
@@ -194,8 +177,12 @@ def remove(uri: str) -> None:
     """Remove the file or directory at `uri`, if it is there."""
     fs, path = _open(uri)
     with _explained(uri):
-        if fs.exists(path):
-            fs.rm(path, recursive=True)
+        if is_remote(uri):
+            objects.remove(fs, path)
+        elif os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        elif os.path.lexists(path):
+            os.unlink(path)
 
 
 @contextmanager
@@ -260,7 +247,8 @@ def open_ranges(uri: str) -> Iterator[Ranges]:
 def read_range(uri: str, start: int, count: int) -> bytes:
     """Return `count` bytes of the file at `uri` from `start` on, in one request."""
     with _explained(uri):
-        return cast(bytes, _open(uri)[0].cat_file(uri, start=start, end=start + count))
+        fs, path = _open(uri)
+        return cast(bytes, fs.cat_file(path, start=start, end=start + count))
 
 
 def read_bytes(uri: str) -> bytes:

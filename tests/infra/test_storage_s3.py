@@ -43,6 +43,44 @@ def test_what_is_written_is_listed_read_and_removed(folder: str):
     storage.remove(folder)  # nothing there is nothing to do
 
 
+NAMES = ["a::b", "a*", "a?c", "a[1]", "Song :: Live.mp4", "{a,b}", "~a", "a%20b", "a#1", "file:a"]
+
+
+@pytest.mark.parametrize("remote", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_paths_are_names(name: str, remote: bool, folder: str, tmp_path: Path):
+    """Nothing but what is named is read, listed or removed."""
+    root = folder if remote else str(tmp_path)
+    others = [f"{root}/{other}" for other in ("a", "abc", "a1", "axc/b", "a b", "b")]
+    for other in others:
+        storage.write_text(other, "other")
+    storage.write_text(f"{root}/{name}/x", "mine")
+    storage.write_text(f"{root}/{name}/deep::er/y*", "mine too")
+    below = [f"{root}/{name}/deep::er/y*", f"{root}/{name}/x"]
+    assert storage.list_files(f"{root}/{name}") == below
+    assert storage.is_dir(f"{root}/{name}")
+    assert storage.size_bytes(below[1]) == len(storage.read_text(below[1])) == 4
+    assert storage.read_range(below[0], 5, 3) == b"too"
+    with storage.local_copy(below[0]) as path:
+        assert path.read_text() == "mine too"
+    storage.remove(f"{root}/{name}/deep::er")
+    assert storage.list_files(f"{root}/{name}") == below[1:]
+    storage.remove(f"{root}/{name}")
+    assert storage.list_files(root) == sorted(others)
+    storage.remove(root)
+
+
+def test_more_objects_than_a_request_removes(folder: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("infra.objects.REMOVED_AT_ONCE", 2)
+    for n in range(5):
+        storage.write_text(f"{folder}/sub/{n}", "x")
+    storage.write_text(f"{folder}/subway", "stays")
+    storage.remove(f"{folder}/sub")
+    assert storage.list_files(folder) == [f"{folder}/subway"]
+    with pytest.raises(ValueError, match="a whole bucket"):
+        storage.remove(folder.rsplit("/", 1)[0])
+
+
 @pytest.mark.parametrize("size", [0, 1, len(BIG)])
 def test_a_write_that_fails_leaves_the_old_object(folder: str, size: int):
     uri = f"{folder}/a.bin"
