@@ -1,5 +1,7 @@
 """Codecs of every time rule that need no training: a latent is the mean of its pixels."""
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,20 @@ RULES = {
 }
 
 
-class ToyCodec:
+class WholeClips:
+    """What a codec lacks that knows whole clips alone."""
+
+    def decode(self, latents: Tensor, /) -> Tensor:
+        raise NotImplementedError("this codec of a test only encodes")
+
+    def encode_stream(self, chunks: Iterable[Tensor], /) -> Iterator[Tensor]:
+        raise NotImplementedError("this codec of a test takes whole clips")
+
+    def decode_stream(self, chunks: Iterable[Tensor], /) -> Iterator[Tensor]:
+        raise NotImplementedError("this codec of a test takes whole clips")
+
+
+class ToyCodec(WholeClips):
     """Codes or channels of a time rule."""
 
     def __init__(self, rule: str, is_coded: bool = True) -> None:

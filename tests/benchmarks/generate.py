@@ -24,6 +24,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -114,7 +115,7 @@ def sides(batch: int, tokens: int) -> dict[str, Side]:
             generator=[torch.Generator().manual_seed(row) for row in range(batch)],
         ).flatten(1)
 
-    def they(model: LlamaForCausalLM, **cache: object) -> Callable[[], torch.Tensor]:
+    def they(model: Any, **cache: object) -> Callable[[], torch.Tensor]:
         @torch.inference_mode()
         def call() -> torch.Tensor:
             made = model.generate(
@@ -126,7 +127,7 @@ def sides(batch: int, tokens: int) -> dict[str, Side]:
                 max_new_tokens=tokens,
                 use_cache=True,
                 **cache,
-            )  # pyright: ignore[reportCallIssue]
+            )
             return made[:, prompt.shape[1] :]
 
         return call
@@ -246,7 +247,7 @@ TINY_TOKENIZER = TokenizerConfig(
     channel_multipliers=(1, 1, 1, 1),
     res_blocks=(0, 0, 0, 0),
     middle_blocks=0,
-    temporal_kernels=1,
+    temporal_kernels=(1, 1, 1, 1),
     groups=1,
     codebook=CVQConfig(size=64, dim=8),
 )

@@ -105,13 +105,13 @@ def peer(config: ARConfig, ours: LongtakeLlama) -> LlamaForCausalLM:
             num_attention_heads=config.heads,
             num_key_value_heads=config.kv_heads or config.heads,
             rms_norm_eps=config.norm_eps,
-            rope_theta=config.rope_theta,
+            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
             max_position_embeddings=config.max_positions,
             attention_dropout=0.0,
             use_cache=False,
-            attn_implementation="sdpa",
         )
     )
+    theirs.set_attn_implementation("sdpa")
     theirs.load_state_dict(ours.state_dict())
     return theirs
 

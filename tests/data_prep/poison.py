@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.container
 import numpy as np
 
 ENCODERS = {
@@ -85,13 +86,16 @@ def write(
     return path
 
 
-def add_stream(container: av.container.OutputContainer, codec: str, frame: np.ndarray):
+def add_stream(
+    container: av.container.OutputContainer, codec: str, frame: np.ndarray
+) -> av.VideoStream:
     """Return a new video stream for frames like this one."""
     stream = container.add_stream(codec, rate=25)
+    assert isinstance(stream, av.VideoStream)
     stream.height, stream.width, _ = frame.shape
     stream.pix_fmt = "yuv420p"
     stream.codec_context.thread_count = 1
-    stream.options = ENCODERS.get(codec, {})
+    stream.codec_context.options = ENCODERS.get(codec, {})
     return stream
 
 

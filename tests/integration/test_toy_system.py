@@ -29,12 +29,13 @@ from ray_jobs.training.config import StageConfig
 from ray_jobs.training.initial import InitialConfig
 from ray_jobs.training.task import Judgement, State, StepLoss
 from tests.ray_jobs import clip_tables
+from tests.toy_codecs import WholeClips
 
 CODES, STRIDE_PX, WINDOW = 32, 8, 9
 HEIGHT_PX, WIDTH_PX = 16, 24
 
 
-class GreyCodec:
+class GreyCodec(WholeClips):
     """A latent is the mean grey of 4 frames of 8 x 8 pixels."""
 
     spec = CodecSpec(
@@ -47,7 +48,7 @@ class GreyCodec:
         x = x.unflatten(-1, (-1, STRIDE_PX)).unflatten(-3, (-1, STRIDE_PX)).mean((-1, -3))
         return ((x + 1) / 2 * (CODES - 1)).round().long()
 
-    def decode(self, codes_BTHW: Tensor) -> Tensor:
+    def decode(self, codes_BTHW: Tensor, /) -> Tensor:
         grey = codes_BTHW.float() / (CODES - 1) * 2 - 1
         grey = grey.repeat_interleave(STRIDE_PX, 2).repeat_interleave(STRIDE_PX, 3)
         spread = [1] + [4] * (grey.shape[1] - 1)

@@ -108,7 +108,7 @@ def test_a_tighter_threshold_costs_clips_and_a_looser_one_brings_them_back(
     assert tight["clips"] == 0 < before["clips"]
     assert tight["clips_filtered"]["still"] >= before["clips"]
     assert (tight["kept"], tight["quarantined"]) == (0, before["quarantined"])
-    nothing = {"motion": {"min_score": 0}, "duration": {"min_s": 0}}
+    nothing: dict[str, Any] = {"motion": {"min_score": 0}, "duration": {"min_s": 0}}
     loose, _ = _selected(clips, tmp_path / "l", resolve(_settings(clips, **nothing)))
     assert loose["clips"] > before["clips"]
     assert before["clips_filtered"].keys() >= {"too_short"}

@@ -22,6 +22,7 @@ PREDICTED = [{"says": "nearer is lower", "figure": "height", "lower": "near", "t
 def test_every_arm_is_tried_with_every_seed_one_seed_after_the_other(tmp_path: Path):
     config_ = settings(tmp_path / "out", space={}, arms=ARMS, seeds=[0, 7])
     points = points_of(config_)
+    assert points is not None
     assert points == [{"arm": arm, "seed": seed} for seed in (0, 7) for arm in ARMS]
     job = trials_of(config_).job
     built = [sweep.build(config_, job, point) for point in points]

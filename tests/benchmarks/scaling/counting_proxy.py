@@ -10,8 +10,8 @@ import socketserver
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from io import BufferedIOBase
 from threading import Lock, Thread
-from typing import BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -64,7 +64,7 @@ def counts_at(address: str) -> Counter[str]:
 
 
 class _Handler(socketserver.StreamRequestHandler):
-    server: Proxy
+    server: Proxy  # pyright: ignore[reportIncompatibleVariableOverride]  # which alone starts it
     disable_nagle_algorithm = True
     rbufsize = _PIECE_BYTES
 
@@ -98,7 +98,7 @@ class _Handler(socketserver.StreamRequestHandler):
         else:
             raise ConnectionError("an answer without a length")
 
-    def _copy(self, source: BinaryIO, count: int) -> None:
+    def _copy(self, source: BufferedIOBase, count: int) -> None:
         while count:
             piece = source.read(min(count, _PIECE_BYTES))
             if not piece:
@@ -106,7 +106,7 @@ class _Handler(socketserver.StreamRequestHandler):
             self.wfile.write(piece)
             count -= len(piece)
 
-    def _copy_chunks(self, source: BinaryIO) -> None:
+    def _copy_chunks(self, source: BufferedIOBase) -> None:
         while True:
             line = source.readline()
             self.wfile.write(line)
@@ -133,7 +133,9 @@ class _Onward:
     def _connect(self) -> None:
         self._socket = socket.create_connection(self._address)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.answers = self._socket.makefile("rb", _PIECE_BYTES)
+        answers = self._socket.makefile("rb", _PIECE_BYTES)
+        assert isinstance(answers, BufferedIOBase)
+        self.answers = answers
 
     def ask(self, request: bytes) -> list[bytes]:
         """Send a request; return the head of its answer."""
@@ -153,7 +155,7 @@ class _Onward:
         self._socket.close()
 
 
-def _read_head(source: BinaryIO) -> list[bytes]:
+def _read_head(source: BufferedIOBase) -> list[bytes]:
     """Return a request or answer line and the headers after it; empty at the end."""
     head = []
     while (line := source.readline()) not in (b"\r\n", b""):

@@ -17,13 +17,13 @@ def test_a_fade_is_black_in_part_and_a_night_is_dark_but_not_black(pictures, nam
     day = _lumas(pictures[name])
     assert black.score([black.is_black(luma) for luma in day]) == 0
     assert black.score([black.is_black(luma // 20) for luma in day]) == 1
-    faded = [np.uint8(luma * (1 - k / (len(day) - 1))) for k, luma in enumerate(day)]
+    faded = [(luma * (1 - k / (len(day) - 1))).astype(np.uint8) for k, luma in enumerate(day)]
     share = black.score([black.is_black(luma) for luma in faded])
     assert share is not None
     assert 0 < share < 0.5
     mean = brightness.score([float(luma.mean()) for luma in faded])
     assert brightness.FILTER.verdict(mean, BrightnessConfig()) is None
-    night = [np.uint8(luma * 0.02) for luma in day]
+    night = [(luma * 0.02).astype(np.uint8) for luma in day]
     for luma in night:  # a lamp over a thirtieth of the picture
         luma[: luma.shape[0] // 5, : luma.shape[1] // 6] = 230
     assert black.score([black.is_black(luma) for luma in night]) == 0

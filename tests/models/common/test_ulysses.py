@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as spawning
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 
 from models.autoregressive.cache import KVCache
 from models.autoregressive.loong import ARConfig, LongtakeLlama, TokenBatch, Vocabulary, build_batch
@@ -143,7 +143,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     with contextlib.closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    spawning.spawn(work_of_rank, (port, str(folder)), nprocs=RANKS)
+    spawn(work_of_rank, (port, str(folder)), nprocs=RANKS)
     return [torch.load(folder / f"{rank}.pt") for rank in range(RANKS)]
 
 

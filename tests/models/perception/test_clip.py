@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -33,7 +34,8 @@ def frames() -> list[np.ndarray]:
 def test_embeddings_are_those_of_open_clip(files, frames) -> None:
     weights, _ = files
     ours = Clip(str(weights), None, CPU, 4)
-    theirs, _, prepare = open_clip.create_model_and_transforms(f"local-dir:{weights}")
+    made: Any = open_clip.create_model_and_transforms(f"local-dir:{weights}")
+    theirs, _, prepare = made
     tokens = open_clip.get_tokenizer(f"local-dir:{weights}")(["a grey rabbit", "two bikes"])
     with torch.inference_mode():
         pictures = torch.stack([prepare(Image.fromarray(frame)) for frame in frames])

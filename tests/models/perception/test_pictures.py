@@ -93,8 +93,8 @@ def test_probabilities_are_the_packages_own_in_any_company(classify: Unsafe, fra
 def test_skin_is_less_safe_than_grass(classify: Unsafe) -> None:
     y, x = np.mgrid[0:224, 0:224] / 224.0
     shade = 0.75 + 0.25 * np.exp(-8 * ((x - 0.5) ** 2 + (y - 0.5) ** 2))[..., None]
-    skin = np.uint8(np.array([224, 172, 145]) * shade)
-    grass = np.uint8(np.array([80, 140, 60]) * shade)
+    skin = (np.array([224, 172, 145]) * shade).astype(np.uint8)
+    grass = (np.array([80, 140, 60]) * shade).astype(np.uint8)
     unsafe_skin, unsafe_grass = classify.probabilities([skin, grass])
     assert unsafe_skin > 3 * unsafe_grass
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
@@ -38,8 +38,11 @@ class ToyConfig(SystemConfig):
 @dataclass(frozen=True)
 class Toy:
     inputs: tuple[str, ...]
-    models: ClassVar[dict[str, str]] = {"planner": "0" * 16, "painter": "1" * 16}
-    film: ClassVar[FilmFormat] = FILM
+    film: FilmFormat = FILM
+
+    @property
+    def models(self) -> dict[str, str]:
+        return {"planner": "0" * 16, "painter": "1" * 16}
 
     def plan(self, prompts: Sequence[Prompt]) -> list[str]:
         return [f"paint {len(prompts)} prompts"]

@@ -47,7 +47,7 @@ def test_a_small_corpus_is_a_part_a_video() -> None:
 
 
 def test_parts_of_a_large_corpus_cost_ten_minutes() -> None:
-    sizes = [20 * MB] * 60_000 + [2000 * MB, MB, MB]
+    sizes: list[int | None] = [*[20 * MB] * 60_000, 2000 * MB, MB, MB]
     parts = cut(sizes, 4096)
     ten_minutes = 1000 * planning.PART_S
     costs = [sum(costs_ms(rows(part))) for part in parts]

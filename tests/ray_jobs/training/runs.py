@@ -244,7 +244,7 @@ def train(
                    micro_batch_size=made.micro_batch_size, learning_rate=1e-3)
         for name, frames in (("images", 1), ("short", 5))
     )  # fmt: skip
-    task = made.task()
+    task: Any = made.task()
     if die_in_call is not None:
         task = Dying(task, str(output) + ".died", die_in_call, workers - 1)
     job = JobConfig(

@@ -52,10 +52,10 @@ def stop_in_step_4(settings_: dict[str, Any]) -> None:
     from ray_jobs.training import loop
 
     class Killed(loop.Run):
-        def _step(self, *args):
+        def _step(self, *args, **named):
             if self.train_state.step == 3:
                 raise SystemError("killed here")
-            return super()._step(*args)
+            return super()._step(*args, **named)
 
     loop.Run = Killed
     train(settings_)

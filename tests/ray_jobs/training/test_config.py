@@ -1,15 +1,16 @@
 """The learning rate over a stage's steps."""
 
+from typing import Any
+
 import pytest
 
 from data_prep.loader import Mix
 from ray_jobs.training.config import StageConfig
 
 
-def stage(**changes) -> StageConfig:
-    return StageConfig(
-        name="a", batch_size=1, data=(Mix(frames=1),), learning_rate=2.0, **{"steps": 110} | changes
-    )
+def stage(**changes: Any) -> StageConfig:
+    fields: dict[str, Any] = {"steps": 110, "learning_rate": 2.0, **changes}
+    return StageConfig(name="a", batch_size=1, data=(Mix(frames=1),), **fields)
 
 
 def test_the_rate_warms_up_in_a_line_to_its_full_height():

@@ -86,10 +86,10 @@ def stop_at_step_5(settings_: dict) -> None:
     from ray_jobs.training import loop
 
     class Killed(loop.Run):
-        def _step(self, *args):
+        def _step(self, *args, **named):
             if self.train_state.step == 5:
                 raise SystemError("killed here")
-            return super()._step(*args)
+            return super()._step(*args, **named)
 
     loop.Run = Killed
     train(settings_)
@@ -99,8 +99,8 @@ def nan_at_step_3_on_one_rank(settings_: dict) -> None:
     from ray_jobs.training import loop
 
     class Diverging(loop.Run):
-        def _step(self, *args):
-            loss, metrics, units = super()._step(*args)
+        def _step(self, *args, **named):
+            loss, metrics, units = super()._step(*args, **named)
             bad = self.rank == 1 and self.train_state.step == 3
             return (float("nan") if bad else loss), metrics, units
 

@@ -31,7 +31,7 @@ TASK = TokenizerTask(SMALL)
 
 def refuse(
     match: str,
-    task=TASK,
+    task: Task = TASK,
     workers: int = 1,
     batch_size: int = 4,
     run: dict | None = None,
@@ -132,12 +132,12 @@ def test_what_needs_a_zero_stage(settings: dict) -> None:
 
 def test_an_initial_checkpoint_of_another_model(tmp_path: Path) -> None:
     exports.save(TASK.build(), tmp_path / "tokenizer")
-    here = InitialConfig(**{"from": str(tmp_path / "tokenizer")})
+    here = InitialConfig.model_validate({"from": str(tmp_path / "tokenizer")})
     refuse("holds a model of kind video_tokenizer; allowed is loong_decoder",
            AutoregressiveTask(LLAMA, 17, runs.CODEC), initial=here)  # fmt: skip
     wider = SMALL.model_copy(update={"channels": 16})
     refuse(r"model.safetensors does not fit: misshaped", TokenizerTask(wider), initial=here)
-    refuse("not found", initial=InitialConfig(**{"from": str(tmp_path / "nowhere")}))
+    refuse("not found", initial=InitialConfig.model_validate({"from": str(tmp_path / "nowhere")}))
     check(TASK, (), RunConfig(), here, Resources())
 
 
@@ -147,6 +147,6 @@ def test_a_model_starts_from_an_initial_checkpoint(tmp_path: Path) -> None:
     TASK.export(exported.state_dict(), str(tmp_path))
     torch.manual_seed(2)
     model = TASK.build()
-    TASK.load(model, InitialConfig(**{"from": str(tmp_path)}))
+    TASK.load(model, InitialConfig.model_validate({"from": str(tmp_path)}))
     for name, tensor in exported.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor), name

@@ -72,7 +72,7 @@ def _moved(data: dict[str, str], settings: dict[str, Any]) -> float:
     trial.steps(run, engine, 1)
     after = engine.full_state()
     engine.close()
-    return float(sum((after[name] - before[name]).square().sum() for name in after).sqrt())
+    return sum(float((after[name] - before[name]).square().sum()) for name in after) ** 0.5
 
 
 def train(data: dict[str, str], file: str) -> None:

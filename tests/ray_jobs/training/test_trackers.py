@@ -95,7 +95,7 @@ def wandb_records(output: Path) -> list[Any]:
         parts += data[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):  # whole, or the last of several
-            records.append(wandb_internal_pb2.Record.FromString(parts))
+            records.append(wandb_internal_pb2.Record.FromString(parts))  # pyright: ignore[reportAttributeAccessIssue]  # made at import
             parts = b""
     return records
 

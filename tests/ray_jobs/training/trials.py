@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as spawning
 from safetensors.torch import save, save_file
+from torch.multiprocessing.spawn import spawn
 
 from data_prep.loader import Loader, Mix
 from ray_jobs.training import batches, checkpoints, zero
@@ -157,7 +157,7 @@ def start(ranks: int, work: Callable[..., None], *args: Any) -> None:
     with contextlib.closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    spawning.spawn(_rank, (ranks, port, work, args), nprocs=ranks)
+    spawn(_rank, (ranks, port, work, args), nprocs=ranks)
 
 
 def _rank(

@@ -1,5 +1,7 @@
 """Generation against recomputation, batches against singles, and what it refuses."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from models.autoregressive.loong import LongtakeLlama, Sampling, build_batch, ge
 
 GREEDY = Sampling(top_k=1)
 TOP_K = Sampling(top_k=8)
-SHAPE = {"latent_frames": 4, "height": 2, "width": 3}
+SHAPE: dict[str, Any] = {"latent_frames": 4, "height": 2, "width": 3}
 TEXT = [[1, 2, 3], [], [4, 5, 6, 7, 8]]
 
 
