@@ -1,21 +1,27 @@
 """Decoding: what comes out is the film, and what cannot be read ends with a reason."""
 
+import contextlib
 import os
+import socketserver
 import sys
 from collections.abc import Generator
 from fractions import Fraction
 from pathlib import Path
+from threading import Thread
 
 import av
 import numpy as np
 import pytest
 from av.stream import Disposition
 
+from data_prep import film as film_module
 from data_prep.decode import Decoder, decode, fit
 from data_prep.decode_process import DecodeError, DecodeLimits, DecodeProcess
-from data_prep.film import Film
+from data_prep.decode_worker import Asked
+from data_prep.film import Film, Refused, open_container
 from data_prep.types import FrameChunk
 from tests.data_prep import poison
+from tests.data_prep.conftest import textured
 
 BOTH = pytest.mark.parametrize("decoder", ["decord", "pyav"])
 
@@ -317,6 +323,71 @@ def test_a_playlist_that_names_other_files_is_no_video(tmp_path: Path, film) -> 
     with Decoder(playlist) as decoder, pytest.raises(DecodeError) as caught:
         decoder.probe()
     assert caught.value.reason == "not_a_video"
+
+
+HLS = "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:3.2,\n{}\n#EXT-X-ENDLIST\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.mp4", "ffconcat version 1.0\nfile film.ts\n"),
+        ("list.ffconcat", "ffconcat version 1.0\nfile film.ts\n"),
+        ("list.m3u8", HLS.format("film.ts")),
+    ],
+)
+def test_no_demuxer_opens_a_file_beside_its_own(tmp_path: Path, name: str, text: str) -> None:
+    """These open as the film beside them wherever any demuxer is allowed."""
+    poison.write(tmp_path / "film.ts", list(textured(0, 80)))
+    with Decoder(tmp_path / "film.ts") as decoder:
+        assert decoder.probe().height_px == 144
+    (tmp_path / name).write_text(text)
+    av.open(str(tmp_path / name)).close()
+    with Decoder(tmp_path / name) as decoder, pytest.raises(DecodeError) as caught:
+        decoder.probe()
+    assert caught.value.reason == "not_a_video"
+    with pytest.raises(Refused, match="no decoder opens it"):
+        open_container(str(tmp_path / name))
+
+
+class Playlist(Asked):
+    name = "list.m3u8"
+
+
+def test_no_protocol_but_files_is_spoken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a demuxer that opens others slips in, it still asks no server."""
+    monkeypatch.setattr(film_module, "FORMATS", film_module.FORMATS + ",hls")
+    asked: list[object] = []
+
+    class Server(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            asked.append(self.client_address)
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Server) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        text = HLS.format(f"http://127.0.0.1:{server.server_address[1]}/a.ts").encode()
+        with contextlib.suppress(Refused):
+            open_container(Playlist(lambda at, count: text[at : at + count], len(text)))
+        server.shutdown()
+    assert not asked
+
+
+def test_the_child_gets_no_credentials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, film
+) -> None:
+    secret = "of-no-use-elsewhere"
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "WANDB_API_KEY", "ANY_OTHER"):
+        monkeypatch.setenv(name, secret)
+    child = DecodeProcess(film(40, 40), DecodeLimits(), None)
+    environment = Path(f"/proc/{child.start()}/environ")
+    try:
+        child.ask(do="probe", path=str(film(40, 40)))
+        child.answer(4.0)  # it runs: what it has is what it was given
+        held = environment.read_bytes()
+    finally:
+        child.end()
+    assert b"PYTHONPATH=" in held
+    assert secret.encode() not in held
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The loader: a batch is a function of (seed, step), whatever came before and whoever asks."""
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -184,3 +185,34 @@ def test_every_sample_has_a_seed_that_its_reader_does_not_change(tokens: str):
     held = Loader(tokens, "validation", [Mix(frames=5)], 1, 1, seed=2)
     assert len({s.seed for s in held.first(4)}) == 4
     assert [s.seed for s in held.first(4)] == [s.seed for s in held.first(4)]
+
+
+def test_epochs_differ_and_each_mixes_the_items_of_several_row_groups(tokens: str):
+    """The row groups of 2 items of a clip are 4; all are one pool."""
+    rows = Loader(tokens, "train", [Mix(frames=5)], 54, 1, seed=3)
+    drawn = [(s.clip_id, s.start_frame) for step in range(54) for s in rows.batch(step)]
+    epochs = [drawn[at : at + 18] for at in (0, 18, 36)]
+    assert {frozenset(epoch) for epoch in epochs} == {frozenset(epochs[0])}
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    for epoch in epochs:
+        changes = sum(one[0] != other[0] for one, other in pairwise(epoch))
+        assert changes > 9, "files' order within a row group changes clips 5 times"
+
+
+def test_each_epoch_permutes_the_row_groups(tokens: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(loader, "SHUFFLE_ROW_GROUPS", 1)  # no pool mixes them
+    rows = Loader(tokens, "train", [Mix(frames=5)], 180, 1, seed=3)
+    order = [int(rows.batch(step)[0].clip_id[1:]) // 2 for step in range(180)]
+    epochs = [tuple(dict.fromkeys(order[at : at + 18])) for at in range(0, 180, 18)]
+    assert {frozenset(epoch) for epoch in epochs} == {frozenset(range(4))}
+    assert len(set(epochs)) > 2
+
+
+def test_each_epoch_permutes_the_items_of_a_row_group(tmp_path: Path):
+    rows = [row(f"c{n}", [window(np.full((2, 1, 2), n, np.uint8), 5)]) for n in range(12)]
+    alone = shard_artifacts.write(tmp_path, tokens_spec(), [rows])
+    one = Loader(alone, "train", [Mix(frames=5)], 36, 1, seed=3)
+    drawn = [one.batch(step)[0].clip_id for step in range(36)]
+    epochs = [tuple(drawn[at : at + 12]) for at in (0, 12, 24)]
+    assert len(set(epochs)) == 3
+    assert {frozenset(epoch) for epoch in epochs} == {frozenset(f"c{n}" for n in range(12))}

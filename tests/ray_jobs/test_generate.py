@@ -221,3 +221,13 @@ def test_another_text_model_under_the_same_path_is_refused(models: list[str], tm
     storage.write_json(str(moved / "summary.json"), changed)
     with pytest.raises(UserError, match=r"trained with text encoder 0{16}; what its config names"):
         plan(_settings([models[0], str(moved)]))
+
+
+def test_a_model_of_another_tokenizers_codes_is_refused(models: list[str], tmp_path: Path):
+    moved = tmp_path / "autoregressive"
+    shutil.copytree(models[1], moved)
+    summary = storage.read_json(str(moved / "summary.json"))
+    other = {**summary, "tokenizer_fingerprint": "0" * 16}
+    storage.write_json(str(moved / "summary.json"), other)
+    with pytest.raises(UserError, match=r"trained on codes of tokenizer 0{16}, not of .*tokenizer"):
+        plan(_settings([models[0], str(moved)]))

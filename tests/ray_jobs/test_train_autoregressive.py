@@ -1,13 +1,20 @@
 """What the autoregressive task does with a sample's prompt."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from data_prep.loader import Mix
 from data_prep.sample import Sample
+from infra import config
+from infra.errors import UserError
+from models.autoregressive.loong import Vocabulary
 from ray_jobs.tasks.autoregressive import ARStageConfig, AutoregressiveTask, NextToken
+from ray_jobs.train_autoregressive import TrainAutoregressiveConfig, plan
 from tests.models.autoregressive.conftest import CODEC, TINY
+from tests.ray_jobs.training import runs
 
 
 def sample(number: int, text: list[int]) -> Sample:
@@ -75,3 +82,19 @@ def test_validation_leaves_no_prompt_out(task: AutoregressiveTask, model: NextTo
     with torch.no_grad():
         judged = task.validate(model, samples, stage(1)).figures
     assert judged["loss"] == pytest.approx(np.mean(losses(task, model, 0, [7, 8, 9])[:8]), rel=1e-5)
+
+
+@pytest.mark.parametrize("video", [runs.CODES - 1, runs.CODES, runs.CODES + 1])
+def test_the_codebook_is_that_of_the_tokens(video: int, tmp_path: Path):
+    tokens = runs.write_data(tmp_path)["tokens"]
+    model = TINY.model_copy(update={"vocabulary": Vocabulary(text=20, video=video)})
+    tree = {
+        "input": [tokens], "output": "/unused", "model": model.model_dump(),
+        "stages": [{"name": "a", "steps": 1, "batch_size": 4, "data": [{"frames": 5}]}],
+    }  # fmt: skip
+    settings = config.build(TrainAutoregressiveConfig, tree)
+    if video == runs.CODES:
+        assert "train on" in plan(settings)[0]
+        return
+    with pytest.raises(UserError, match=f"video: {video}; .* so {runs.CODES} is allowed"):
+        plan(settings)

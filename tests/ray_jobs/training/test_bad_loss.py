@@ -1,10 +1,12 @@
 """Which losses are bad."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 
-from ray_jobs.training.bad_loss import BadLoss, check
+from ray_jobs.training.bad_loss import BadLoss, Skipped, check
 from ray_jobs.training.checkpoints import TrainState
 from ray_jobs.training.config import BadLossConfig
 
@@ -32,3 +34,36 @@ def test_without_a_ratio_no_finite_loss_is_bad():
     train_state, policy = TrainState(), BadLossConfig(spike_window=2)
     for loss in (1.0, 1.0, 1e9):
         check(loss, "s", train_state, policy)
+
+
+def test_steps_are_skipped_up_to_the_most_and_known_to_the_next_attempt(tmp_path: Path):
+    policy = BadLossConfig(policy="skip", most_skipped=2)
+    skipped = Skipped(str(tmp_path), policy, rank=0)
+    assert skipped.add(BadLoss(3, "first"))
+    assert skipped.add(BadLoss(7, "second"))
+    assert not (tmp_path / "stopped.json").exists()
+    assert Skipped(str(tmp_path), policy, rank=1).steps == {3: "first", 7: "second"}
+    assert not skipped.add(BadLoss(9, "third"))
+    assert skipped.steps == {3: "first", 7: "second"}
+    assert json.loads((tmp_path / "stopped.json").read_text()) == {"step": 9, "reason": "third"}
+
+
+def test_a_policy_to_stop_skips_nothing(tmp_path: Path):
+    skipped = Skipped(str(tmp_path), BadLossConfig(), rank=0)
+    assert not skipped.add(BadLoss(3, "first"))
+    assert skipped.steps == {}
+    assert [path.name for path in tmp_path.iterdir()] == ["stopped.json"]
+
+
+def test_the_first_rank_alone_writes(tmp_path: Path):
+    skipped = Skipped(str(tmp_path), BadLossConfig(policy="skip", most_skipped=1), rank=1)
+    assert skipped.add(BadLoss(3, "first"))
+    assert not skipped.add(BadLoss(4, "second"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_of_exactly_the_ratio_is_no_spike():
+    train_state, policy = TrainState(), BadLossConfig(spike_ratio=2.0, spike_window=2)
+    for loss in (1.0, 1.0, 2.0):
+        check(loss, "s", train_state, policy)
+    assert train_state.losses == [1.0, 2.0]
