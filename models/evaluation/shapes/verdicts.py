@@ -16,7 +16,7 @@ Status = Literal["yes", "no", "unknown"]
 
 COUNT_SHARE_MIN = 0.9
 """The least share of frames that must show the right number of objects."""
-SPEEDS: dict[Speed, tuple[float, float]] = {"slow": (0.05, 0.19), "fast": (0.21, 0.60)}
+SPEEDS: dict[Speed, tuple[float, float]] = {"slow": (0.05, 0.19), "fast": (0.19, 0.60)}
 """Median speeds in widths a second that pass; the films have 0.09 to 0.13 and 0.30 to 0.40."""
 SWING_CONSTANT_MAX = 0.28
 SWING_CHANGING_MIN = 0.38
