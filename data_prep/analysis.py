@@ -44,7 +44,7 @@ _UNKNOWN = (
         "width",
         "height",
     ),
-    *("frames", "codec", "decoder"),
+    *("frames", "codec", "transfer", "decoder"),
 )
 
 
@@ -159,6 +159,7 @@ def _analyse(
                 "height": info.height_px,
                 "frames": info.frames or None,
                 "codec": info.codec,
+                "transfer": info.transfer or None,
             }
             frames = decoder.frames(long_side_px=LONG_SIDE_PX)
             if info.media == "image":
@@ -170,7 +171,11 @@ def _analyse(
                 for chunk in frames:
                     survey.push(chunk)
                 clips = survey.finish(row["video_id"])
-                seen = {"duration_s": survey.duration_s, "frames": survey.frames}
+                seen = {
+                    "duration_s": survey.duration_s,
+                    "frames": survey.frames,
+                    "detail": survey.detail(decoder.lost),
+                }
         finally:
             decoder.close()
             used.cpu_seconds += decoder.usage.cpu_seconds
@@ -190,9 +195,10 @@ class Survey:
 
     def __init__(self, info: VideoInfo, config: AnalysisConfig) -> None:
         self._info, self._config = info, config
-        self._cuts = CutFinder(info.fps, config.scenes)
+        self._cuts, self._cuts_begin = CutFinder(info.fps, config.scenes), 0
         self._times = array("d")
         self._shot_begins = 0
+        self._gaps, self._gaps_s = 0, 0.0
         self._candidates = Candidates(config.thumbnail_width_px)
         self._measurements = Measurements(info)
         self._next_sample_s = 0.0
@@ -205,13 +211,29 @@ class Survey:
 
     @property
     def duration_s(self) -> float:
-        """Seconds seen so far, the last frame's included."""
-        return self._times[-1] + 1 / self._info.fps if self._times else 0.0
+        """Seconds seen so far, the last frame's included and gaps left out."""
+        return self._end_s - self._gaps_s if self._times else 0.0
+
+    @property
+    def _end_s(self) -> float:
+        """When the last frame ends: it stands as long as others, or as the one before it."""
+        usual_s, times = 1 / self._info.fps, self._times
+        before_s = times[-1] - times[-2] if len(times) > self._cuts_begin + 1 else usual_s
+        return times[-1] + (before_s if before_s < 0.75 * usual_s else usual_s)
+
+    def detail(self, lost: int) -> str | None:
+        """Say what is not in the clips, given how many frames were lost to damage."""
+        said = [f"{lost} frames lost to damage"] if lost else []
+        said += [f"{self._gaps} gaps of {self._gaps_s:.1f} s in all"] if self._gaps else []
+        return ", ".join(said) or None
 
     def push(self, chunk: FrameChunk) -> None:
         """Take the next frames."""
-        for time_s, frame_HWC in zip(chunk.timestamps_s, chunk.frames_THWC, strict=True):
+        pictures = zip(chunk.timestamps_s, chunk.frames_THWC, strict=True)
+        for place, (time_s, frame_HWC) in enumerate(pictures):
             number = len(self._times)
+            if place in chunk.breaks and self._times:
+                self._break(float(time_s))
             self._times.append(float(time_s))
             if time_s >= self._next_sample_s - 1e-6:
                 self._sample(number, frame_HWC)
@@ -219,12 +241,23 @@ class Survey:
                 if time_s >= self._next_sample_s:  # a gap in the timestamps
                     self._next_sample_s = float(time_s) + 1 / motion.SAMPLES_PER_SECOND
             for cut in self._cuts.push(frame_HWC):
-                self._close_shot(cut)
+                self._close_shot(self._cuts_begin + cut)
+
+    def _break(self, next_s: float) -> None:
+        """End the last shot with its last frame; the next one has nothing to do with it."""
+        self._close_last_shot()
+        self._gaps, self._gaps_s = self._gaps + 1, self._gaps_s + max(0.0, next_s - self._end_s)
+        self._cuts = CutFinder(self._info.fps, self._config.scenes)
+        self._cuts_begin = len(self._times)
+
+    def _close_last_shot(self) -> None:
+        for cut in self._cuts.finish():
+            self._close_shot(self._cuts_begin + cut)
+        self._close_shot(len(self._times))
 
     def finish(self, video_id: str) -> list[dict[str, Any]]:
         """Return the clips as rows of the table's list."""
-        for cut in (*self._cuts.finish(), len(self._times)):
-            self._close_shot(cut)
+        self._close_last_shot()
         fingerprint = self._config.fingerprint()
         return [
             _clip(
@@ -242,7 +275,7 @@ class Survey:
         begins, times = self._shot_begins, self._times
         if end_frame <= begins:
             return
-        end_s = times[end_frame] if end_frame < len(times) else self.duration_s
+        end_s = times[end_frame] if end_frame < len(times) else self._end_s
         shot = Scene(begins, end_frame, times[begins], end_s)
         shot_times = times[begins:end_frame].tolist()
         for clip in duration.windows(shot, shot_times, self._config.filters.duration):

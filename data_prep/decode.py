@@ -48,6 +48,8 @@ class Decoder:
         self._info: VideoInfo | None = None
         self.decoder: str | None = None
         """Which library the last frames came from."""
+        self.lost = 0
+        """Frames of the film that came damaged or were built on damage, and were left out."""
 
     @property
     def usage(self) -> Usage:
@@ -115,8 +117,8 @@ class Decoder:
         for name in decoders:
             try:
                 self._child.ask(**request, decoder=name, sent=sent, after_s=last_s)
-                for times, frames in self._chunks(width, height, info.duration_s):
-                    yield FrameChunk(sent, times, frames)
+                for times, frames, breaks in self._chunks(width, height, info.duration_s):
+                    yield FrameChunk(sent, times, frames, breaks)
                     sent, last_s = sent + len(times), float(times[-1])
                 return
             except DecodeError as error:
@@ -195,7 +197,7 @@ class Decoder:
             do="span", start_s=start_s, end_s=end_s, fps=fps, width=width, height=height
         )
         piece, filled, left = np.empty((0, height, width, 3), np.uint8), 0, count
-        for _, frames in self._chunks(width, height, max(info.duration_s, end_s - start_s)):
+        for _, frames, _ in self._chunks(width, height, max(info.duration_s, end_s - start_s)):
             if len(frames) > left:
                 raise self._child.broken("more frames than asked for")
             while len(frames):
@@ -213,12 +215,13 @@ class Decoder:
 
     def _chunks(
         self, width: int, height: int, duration_s: float
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[int, ...]]]:
         finished = False
         try:
             while (header := self._child.answer(duration_s))["kind"] == "frames":
                 yield self._child.frames(header, width, height, duration_s)
             self.decoder = str(header.get("decoder"))
+            self.lost = int(header.get("lost", 0))
             finished = True
         except DecodeError:
             finished = True
@@ -286,5 +289,6 @@ def _video_info(header: dict[str, Any]) -> VideoInfo:
         height_px=int(header["height_px"]),
         frames=int(header["frames"]),
         codec=str(header["codec"]),
+        transfer=str(header.get("transfer", "")),
         media="image" if header["media"] == "image" else "video",
     )

@@ -32,7 +32,13 @@ _PIPE_BYTES = 1 << 20
 _READ_BYTES_MAX = 1 << 20
 _FRAMES_MAX = 8192
 _F_SETPIPE_SZ = 1031
-_REFUSALS = ("no_video_stream", "truncated", "decode_error", "decode_memory", "too_large")
+_REFUSALS = (
+    "no_video_stream",
+    "truncated",
+    "decode_error",
+    "decode_memory",
+    "too_large",
+)
 _KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 
 
@@ -123,24 +129,26 @@ class DecodeProcess:
 
     def frames(
         self, header: dict[str, Any], width: int, height: int, duration_s: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return what follows a message of kind ``frames``: times in seconds, and uint8 THWC."""
+    ) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
+        """Return what a message of kind ``frames`` brings: times in seconds, uint8 THWC, breaks."""
         try:
             shape = tuple(int(n) for n in header["shape"])
             times = np.array(header["timestamps_s"], np.float64)
+            breaks = tuple(int(n) for n in header["breaks"])
         except (KeyError, TypeError, ValueError) as error:
             raise self.broken(repr(error)) from None
         if (
             shape[1:] != (height, width, 3)
             or times.shape != shape[:1]
             or not 1 <= shape[0] <= _FRAMES_MAX
+            or any(not 0 <= n < shape[0] for n in breaks)
         ):
             raise self.broken(f"frames of shape {shape}")
         frames = np.empty(shape, np.uint8)
         into, at = memoryview(frames.data).cast("B"), 0
         while at < len(into):
             at += self._read(into[at:], duration_s)
-        return times, frames
+        return times, frames, breaks
 
     def broken(self, what: str) -> DecodeError:
         """End the child, and return the error to raise of what it has said."""
@@ -252,8 +260,9 @@ class DecodeProcess:
 
     def _refusal(self, reason: str, detail: str) -> DecodeError:
         if reason == "open":
-            known = self._ranges is None and not file_probe.is_container(self._path)
-            return DecodeError("not_a_video" if known else "decode_error", detail)
+            if self._ranges is not None:
+                return DecodeError("decode_error", detail)
+            return DecodeError(*file_probe.unopened(self._path, detail))
         if reason in _REFUSALS:
             return DecodeError(reason, detail)
         return self.broken(f"unknown reason {reason!r}")

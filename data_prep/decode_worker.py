@@ -21,7 +21,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -32,8 +32,8 @@ from data_prep.film import COMPLETE, Film, Refused
 if TYPE_CHECKING:
     from data_prep.image import StillImage
 
-Chunk = tuple[np.ndarray, np.ndarray]
-"""Timestamps (seconds from the first frame) and frames_THWC."""
+Chunk = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Timestamps (seconds from the first frame), frames_THWC, and which of them follow on lost ones."""
 
 RECYCLE_BYTES = 256 << 20
 """decord reads ahead without bound while its reader waits; past this a fresh one takes over."""
@@ -46,12 +46,15 @@ def with_decord(film: Film, width: int, height: int, count: int, after_s: float)
 
     if not film.alone:
         raise Refused("decode_error", "it cannot be told which of several streams to read")
-    if film.rotation and not (film.turns and "mov" in film.container.format.name):
-        raise Refused("decode_error", f"it does not turn by {film.rotation} degrees")
+    way = film.orientation
+    turns = film.rotation % 90 == 0 and "mov" in film.container.format.name
+    if not way.is_rotation or (film.rotation and not turns):
+        raise Refused("decode_error", f"it does not show frames turned by {film.rotation}, {way}")
     times = film.times()
     at = int(np.searchsorted(times, after_s + 1e-6))
-    decord.logging.set_level(decord.logging.FATAL)
+    decord.logging.set_level(decord.logging.ERROR)
     reader, begun_bytes = None, 0
+    said_bytes = os.fstat(2).st_size
     while at < len(times):
         if reader is None:
             reader = decord.VideoReader(
@@ -62,7 +65,9 @@ def with_decord(film: Film, width: int, height: int, count: int, after_s: float)
             begun_bytes = resident_bytes()
         stop = min(at + count, len(times))
         frames = reader.get_batch(list(range(at, stop))).asnumpy()
-        yield times[at:stop], frames
+        if os.fstat(2).st_size > said_bytes:  # it conceals damage, and only says so
+            raise Refused("decode_error", "its decoder complained")
+        yield times[at:stop], frames, np.zeros(stop - at, np.bool_)
         at = stop
         if resident_bytes() > begun_bytes + RECYCLE_BYTES:
             reader = None
@@ -72,19 +77,22 @@ def with_pyav(film: Film, width: int, height: int, count: int, after_s: float) -
     """Yield the frames after `after_s` with PyAV."""
     times: list[float] = []
     frames: list[np.ndarray] = []
-    seen, fresh = 0, Film(film.path)
+    resumed: list[bool] = []
+    seen, fresh = 0, film.again()
     for time_s, picture in fresh.pictures():
         seen += 1
         if time_s <= after_s + 1e-6:
             continue
         times.append(time_s)
+        resumed.append(fresh.resumed)
         frames.append(fresh.scaled(picture, width, height, "BILINEAR"))  # as decord
         if len(times) == count:
-            yield np.array(times), np.stack(frames)
-            times, frames = [], []
+            yield np.array(times), np.stack(frames), np.array(resumed)
+            times, frames, resumed = [], [], []
     fresh.container.close()
+    film.lost = fresh.lost
     if times:
-        yield np.array(times), np.stack(frames)
+        yield np.array(times), np.stack(frames), np.array(resumed)
     if seen < COMPLETE * (seen + fresh.backwards):
         raise Refused("decode_error", f"the times of {fresh.backwards} frames run backwards")
 
@@ -171,13 +179,14 @@ class Worker:
             self._send_frames(np.zeros(1), film.scaled(width, height)[None])
             self._send("end", decoder="pillow")
             return
-        for times, frames in DECODERS[decoder](film, width, height, count, after_s):
-            self._send_frames(times, frames)
+        for times, frames, resumed in DECODERS[decoder](film, width, height, count, after_s):
+            gaps = np.diff(times, prepend=after_s if sent else times[0]) > film.gap_s
+            self._send_frames(times, frames, np.flatnonzero(resumed | gaps).tolist())
             sent, after_s = sent + len(times), float(times[-1])
         if not sent:
             raise Refused("decode_error", "no frame came out")
         film.check_complete(sent, after_s + 1 / film.fps)
-        self._send("end", decoder=decoder)
+        self._send("end", decoder=decoder, lost=film.lost)
 
     def _span(
         self,
@@ -216,7 +225,8 @@ class Worker:
 
                 self._film = StillImage(path, source, self._image_pixels)
             else:
-                self._film = Film(path, source)
+                stated = probe.segment(head, size_bytes or os.path.getsize(path))
+                self._film = Film(path, source, stated is not None and stated[0] <= stated[1])
         return self._film
 
     def _ask(self, at: int, count: int) -> bytes:
@@ -226,8 +236,10 @@ class Worker:
             raise SystemExit("the parent is gone")
         return data
 
-    def _send_frames(self, times: np.ndarray, frames: np.ndarray) -> None:
-        self._send("frames", shape=frames.shape, timestamps_s=times.tolist())
+    def _send_frames(
+        self, times: np.ndarray, frames: np.ndarray, breaks: Sequence[int] = ()
+    ) -> None:
+        self._send("frames", shape=frames.shape, timestamps_s=times.tolist(), breaks=breaks)
         self._out.write(np.ascontiguousarray(frames).data.cast("B"))
         self._out.flush()
 

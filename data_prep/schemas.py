@@ -53,6 +53,7 @@ CLIP_TABLE = pa.schema(
         pa.field("height", pa.int32()),
         pa.field("frames", pa.int64()),
         pa.field("codec", pa.string()),
+        pa.field("transfer", pa.string()),  # of high dynamic range only
         pa.field("decoder", pa.string()),
         pa.field("cpu_seconds", pa.float64(), nullable=False),
         pa.field("peak_rss_bytes", pa.int64(), nullable=False),

@@ -21,6 +21,7 @@ UnreadableReason = Literal[
     "too_large",
     "empty",
     "not_a_video",
+    "unsupported_container",
     "no_video_stream",
     "truncated",
     "decode_error",
@@ -45,6 +46,9 @@ class VideoInfo:
     codec: str
     """ffmpeg's name, such as ``"h264"``; of an image ``"jpeg"``, ``"png"`` or ``"webp"``."""
     media: Media = "video"
+    transfer: str = ""
+    """ffmpeg's name of a transfer of high dynamic range, ``"smpte2084"`` (PQ) or ``"arib-std-b67"``
+    (HLG), which is not tone-mapped; empty for all others."""
 
     @property
     def short_side_px(self) -> int:
@@ -62,6 +66,8 @@ class FrameChunk:
     """float64 (T,), rising."""
     frames_THWC: np.ndarray
     """uint8."""
+    breaks: tuple[int, ...] = ()
+    """Places of frames that do not follow on the one before: after a gap, or lost frames."""
 
 
 @dataclass(frozen=True)

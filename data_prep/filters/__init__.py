@@ -18,6 +18,7 @@ from data_prep.filters import (
     brightness,
     duration,
     frame_rate,
+    hdr,
     letterbox,
     motion,
     resolution,
@@ -36,6 +37,7 @@ FILTERS: tuple[Filter, ...] = tuple(
         resolution,
         aspect,
         frame_rate,
+        hdr,
         duration,
         # pictures, from the plainest fault to the most doubtful scale
         black,

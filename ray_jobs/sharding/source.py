@@ -163,7 +163,7 @@ def _decode(
                     waiting.popleft()
         except storage.Unavailable:
             raise
-        except (DecodeError, UserError) as error:
+        except (DecodeError, UserError, ValueError) as error:  # ValueError: a span that is none
             clip = waiting.popleft()
             yield Failure(clip.clip_id, uri, one_line(error), start)
             start = 0

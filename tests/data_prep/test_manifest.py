@@ -22,7 +22,7 @@ def _uris(found: manifest.Manifest) -> list[str]:
 
 
 def test_directory_is_searched_recursively_and_counts_the_rest(tmp_path: Path) -> None:
-    for name in ("b.mp4", "A.MOV", "sub dir/ü.webm", "notes.txt", "sub dir/d.gif", "c.JPG"):
+    for name in ("b.mp4", "A.MOV", "sub dir/ü.webm", "notes.txt", "sub dir/d.bmp", "c.JPG"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     found = manifest.read((str(tmp_path),))

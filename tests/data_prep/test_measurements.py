@@ -137,7 +137,7 @@ def test_a_clip_without_a_sample_has_what_the_video_has() -> None:
     scores, box, hashed = measurements.of(Scene(14, 25, 0.56, 1.0))
     assert (box, hashed) == (None, None)
     known = {name for name, value in scores.items() if value is not None}
-    assert known == {"duration_s", "short_side_px", "aspect_ratio", "fps"}
+    assert known == {"duration_s", "short_side_px", "aspect_ratio", "fps", "hdr"}
     assert filters.verdict(scores, FiltersConfig(duration=DurationConfig(min_s=0.0))) is None
     scores, *_ = measurements.of(Scene(13, 26, 0.52, 1.04))
     assert scores["motion"] == 12  # the difference of frames 13 and 25 alone
