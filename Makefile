@@ -4,7 +4,7 @@ VIDEOS ?=
 OUTPUT ?= outputs/demo
 RUN := .venv/bin/python
 
-.PHONY: help setup demo test faults bench check lock clean
+.PHONY: help setup demo test faults bench mutants check lock clean
 
 help:
 	@echo "make demo                whole Loong pipeline, small, on real film, on CPU"
@@ -13,6 +13,7 @@ help:
 	@echo "make check               format, lint, types, import rules, spelling: what CI runs"
 	@echo "make faults              kill-and-resume tests (longer)"
 	@echo "make bench               benchmarks, each ending in one line of JSON (longer)"
+	@echo "make mutants             how many small faults the tests notice, by module (up to an hour)"
 	@echo "make lock                pin requirements.lock anew from pyproject.toml"
 	@echo "make clean               remove outputs, caches and .venv"
 
@@ -36,6 +37,9 @@ faults: setup
 
 bench: setup
 	for name in prepare prepare_memory scale train generate upscale; do $(RUN) -m tests.benchmarks.$$name || exit 1; done
+
+mutants: setup
+	$(RUN) -m tests.mutants
 
 check: setup
 	.venv/bin/ruff format --check .

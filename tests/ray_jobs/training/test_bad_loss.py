@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ray_jobs.training import bad_loss
 from ray_jobs.training.bad_loss import BadLoss, Skipped, check
 from ray_jobs.training.checkpoints import TrainState
 from ray_jobs.training.config import BadLossConfig
@@ -67,3 +68,23 @@ def test_a_loss_of_exactly_the_ratio_is_no_spike():
     for loss in (1.0, 1.0, 2.0):
         check(loss, "s", train_state, policy)
     assert train_state.losses == [1.0, 2.0]
+
+
+def test_a_spike_is_a_multiple_of_the_usual_whatever_that_is():
+    train_state, policy = (
+        TrainState(losses=[0.5, 0.5]),
+        BadLossConfig(spike_ratio=3, spike_window=2),
+    )
+    check(1.4, "s", train_state, policy)
+    train_state.losses = [0.5, 0.5]
+    with pytest.raises(BadLoss, match=r"is 1.75, 3.5 times the usual 0.5$"):
+        check(1.75, "s", train_state, policy)
+
+
+def test_the_log_says_what_is_done_about_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    lines: list[str] = []
+    monkeypatch.setattr(bad_loss.logger, "warning", lines.append)
+    skipped = Skipped(str(tmp_path), BadLossConfig(policy="skip", most_skipped=1), rank=0)
+    skipped.add(BadLoss(3, "first"))
+    skipped.add(BadLoss(4, "second"))
+    assert lines == ["first; going back to pass over it", "second; stopping"]
