@@ -1,7 +1,11 @@
 """One input of a run: its URI, its caption, and the columns that came with it."""
 
 import json
+import math
+import operator
+import reprlib
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 
 ROW_BYTES_MAX = 1 << 20
@@ -22,24 +26,26 @@ class Entry:
     """Of the file or the member; None where no listing tells it."""
 
 
-def build(uri: str, row: dict[str, Any]) -> Entry:
-    """Return the entry of a row; columns that are empty, None or NaN are left out.
+def build(uri: str, row: dict[str, Any], unsaid: list[str] | None = None) -> Entry:
+    """Return the entry of a row; columns that are empty or None are left out.
+
+    So are numbers that are none (NaN, infinite), wherever in a column they are.
 
     Args:
         uri: of the video.
         row: ``caption``, and further columns of JSON values, dates or decimals.
+        unsaid: is given the columns that had such numbers.
 
     Raises:
         ValueError: says what is wrong with the row.
     """
-    caption = row.get("caption")
+    finite = {name: _finite(value) for name, value in row.items() if name != "uri"}
+    if unsaid is not None:
+        unsaid += [name for name, value in finite.items() if value is not row[name]]
+    caption = finite.pop("caption", None)
     if not isinstance(caption, str | None):
-        raise ValueError(f"caption is {caption!r}; give text or nothing")
-    columns = {
-        name: value
-        for name, value in row.items()
-        if name not in ("uri", "caption") and value not in (None, "") and value == value
-    }
+        raise ValueError(f"caption is {reprlib.repr(caption)}; give text or nothing")
+    columns = {name: value for name, value in finite.items() if value not in (None, "")}
     try:
         extra = json.dumps(
             columns, ensure_ascii=False, sort_keys=True, allow_nan=False, default=_plain
@@ -56,6 +62,19 @@ def inherited(entry: Entry, above: Entry) -> Entry:
     columns = {**json.loads(above.extra or "{}"), **json.loads(entry.extra or "{}")}
     extra = json.dumps(columns, ensure_ascii=False, sort_keys=True) if columns else None
     return replace(entry, caption=entry.caption or above.caption, extra=extra)
+
+
+def _finite(value: Any) -> Any:
+    """Return a value without numbers that are none: the value itself where it holds none."""
+    if isinstance(value, float | Decimal):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        items = [_finite(item) for item in value]
+        return value if all(map(operator.is_, items, value)) else items
+    if isinstance(value, dict):
+        items = {key: _finite(item) for key, item in value.items()}
+        return value if all(items[key] is value[key] for key in items) else items
+    return value
 
 
 def _plain(value: Any) -> str:

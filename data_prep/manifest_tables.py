@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import reprlib
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -13,6 +14,7 @@ from data_prep import entries
 from data_prep.entries import ROW_BYTES_MAX, Entry
 from infra import storage
 from infra.errors import UserError, one_line
+from infra.log import logger
 
 TABLE_SUFFIXES = (".jsonl", ".csv", ".parquet")
 _READ_BYTES = 1 << 20
@@ -28,24 +30,37 @@ def read(uri: str) -> Iterator[Entry]:
     if not storage.exists(uri):
         raise UserError(f"input {uri}: not found; give a directory of videos or a manifest")
     folder = uri.rsplit("/", 1)[0]
-    entry = None
+    entry, unsaid, first = None, 0, ""
     with storage.open_input(uri, _READ_BYTES) as file:
         for where, row in _rows(uri, file):
             value = row.get("uri")
             if not isinstance(value, str) or not value.strip():
                 raise UserError(
-                    f"manifest {uri}, {where}: uri is {value!r}; give a path or s3:// URI"
+                    f"manifest {uri}, {where}: uri is {reprlib.repr(value)}; "
+                    "give a path or s3:// URI"
                 )
-            entry = checked_entry(f"manifest {uri}, {where}", _resolve(value.strip(), folder), row)
+            columns: list[str] = []
+            there = f"manifest {uri}, {where}"
+            entry = checked_entry(there, _resolve(value.strip(), folder), row, columns)
+            if columns and not first:
+                first = f"{where}, column {columns[0]}"
+            unsaid += len(columns)
             yield entry
+    if unsaid:
+        logger.warning(
+            f"manifest {uri}: {unsaid} cells hold NaN or infinite numbers, which are left out "
+            f"({first} first)"
+        )
     if entry is None:
         raise UserError(f"input {uri}: no rows; list at least one video in column uri")
 
 
-def checked_entry(where: str, uri: str, row: dict[str, Any]) -> Entry:
-    """Return the entry of a row; an error names `where` it stands."""
+def checked_entry(
+    where: str, uri: str, row: dict[str, Any], unsaid: list[str] | None = None
+) -> Entry:
+    """Return the entry of a row as :func:`entries.build`; an error names `where` it stands."""
     try:
-        return entries.build(uri, row)
+        return entries.build(uri, row, unsaid)
     except ValueError as error:
         raise UserError(f"{where}: {one_line(error)}") from None
 

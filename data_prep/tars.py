@@ -22,12 +22,14 @@ from data_prep.entries import ROW_BYTES_MAX, Entry
 from data_prep.probe import MEDIA_SUFFIXES
 from infra import storage
 from infra.errors import one_line
+from infra.log import logger
 
 SUFFIX = ".tar"
 READ_BYTES = 64 << 10
 """What is read of a remote archive around each header."""
 _BLOCK = tarfile.BLOCKSIZE
 _HEADER_BYTES_MAX = 64 << 10
+_PADDING_BYTES_MAX = 1 << 20  # tar pads to 10 KiB, or to what it is told
 _ABOUT_THE_NEXT = (
     *(tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE),
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
@@ -61,7 +63,7 @@ def index(uri: str) -> list[Entry]:
     """
     videos: list[_Member] = []
     about: dict[str, dict[str, Any]] = {}
-    damage = []
+    damage, unsaid = [], list[str]()
     size_bytes = storage.size_bytes(uri)
     with storage.open_input(uri, READ_BYTES) as file:
         try:
@@ -72,14 +74,20 @@ def index(uri: str) -> list[Entry]:
                     about.setdefault(member.key, {}).update(_read_about(file, member))
         except _Damaged as error:
             damage = [Entry(uri, damage=str(error))]
-    return [*(_entry(uri, video, about.get(video.key, {})) for video in videos), *damage]
+    found = [_entry(uri, video, about.get(video.key, {}), unsaid) for video in videos]
+    if unsaid:
+        logger.warning(
+            f"archive {uri}: {len(unsaid)} cells hold NaN or infinite numbers, which are left out "
+            f"(column {unsaid[0]} first)"
+        )
+    return [*found, *damage]
 
 
-def _entry(uri: str, video: _Member, about: dict[str, Any]) -> Entry:
+def _entry(uri: str, video: _Member, about: dict[str, Any], unsaid: list[str]) -> Entry:
     name = storage.slice_uri(uri, video.start, video.size_bytes, video.name)
     row = {**about.get("json", {}), **about.get("txt", {})}
     try:
-        entry = entries.build(name, row)
+        entry = entries.build(name, row, unsaid)
         return replace(entry, damage=about.get("damage"), size_bytes=video.size_bytes)
     except ValueError as error:
         return Entry(name, damage=f"{video.key}: {one_line(error)}")
@@ -111,7 +119,10 @@ def _members(file: IO[bytes], size_bytes: int) -> Iterator[_Member]:
     at, longer = 0, {}
     while block := _read(file, at, _BLOCK):
         if block == bytes(_BLOCK):
-            return
+            if (more := _after_the_end(file, at, size_bytes)) is None:
+                return
+            at = more
+            continue
         try:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "replace")
         except tarfile.HeaderError as error:
@@ -137,6 +148,27 @@ def _members(file: IO[bytes], size_bytes: int) -> Iterator[_Member]:
             longer = {}
         at = start + -(-size // _BLOCK) * _BLOCK
     raise _Damaged(f"no end mark at byte {at}: the archive is cut short")
+
+
+def _after_the_end(file: IO[bytes], at: int, size_bytes: int) -> int | None:
+    """Return where another archive begins after an end mark at `at`; None where nothing does.
+
+    Raises:
+        _Damaged: more than `_PADDING_BYTES_MAX` of padding, or what follows is no archive.
+    """
+    begin = at
+    while block := _read(file, at, _BLOCK):
+        if at - begin > _PADDING_BYTES_MAX:
+            raise _Damaged(f"{size_bytes - at} bytes after its end and its padding are not read")
+        if block.strip(b"\0"):
+            try:
+                tarfile.TarInfo.frombuf(block, "utf-8", "replace")
+            except tarfile.HeaderError:
+                left = size_bytes - at
+                raise _Damaged(f"{left} bytes after its end are no archive") from None
+            return at
+        at += _BLOCK
+    return None
 
 
 def _about_the_next(file: IO[bytes], kind: bytes, start: int, size_bytes: int) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import tracemalloc
 from datetime import datetime
 from pathlib import Path
@@ -170,7 +171,6 @@ def test_every_row_is_an_entry_or_a_repeat(tmp_path_factory, numbers: list[int])
         ("m.jsonl", "\n", "no rows"),
         ("m.jsonl", '{"uri": "a.mp4", "caption": "' + "x" * 2**20 + '"}', "longer than 1048576"),
         ("m.jsonl", '{"uri": "a.mp4", "x": "' + "ü" * 600_000 + '"}', "allowed are 1048576 a row"),
-        ("m.jsonl", '{"uri": "a.mp4", "x": [NaN]}', "line 1: a column cannot be JSON"),
         ("m.csv", "uri,caption\na.mp4,b,c\n", "row 1: more cells than columns"),
         ("m.csv", "uri\n" + "x" * 200_000, "near line 1: field larger than field limit"),
         ("m.csv", "uri\n" + "x," * 2**20, "line 2: longer than 1048576"),
@@ -198,3 +198,36 @@ def test_missing_and_empty_inputs(tmp_path: Path) -> None:
     (tmp_path / "a.txt").touch()
     with pytest.raises(UserError, match="none of its 1 files is a video"):
         manifest.read((str(tmp_path),))
+
+
+@pytest.mark.parametrize("ending", ["parquet", "jsonl"])
+def test_a_number_that_is_none_costs_its_cell(tmp_path: Path, ending: str, capsys) -> None:
+    rows = [
+        {"uri": "a.mp4", "caption": None, "stats": {"mean": 1.0, "top": [2.0]}, "score": 1.5},
+        {"uri": "b.mp4", "caption": None, "stats": {"mean": math.nan, "top": [math.inf, 2.0]},
+         "score": -math.inf},
+    ]  # fmt: skip
+    path = tmp_path / f"list.{ending}"
+    if ending == "jsonl":
+        path.write_text("\n".join(json.dumps(row) for row in rows))
+    else:
+        captions = pa.array([math.nan, math.nan])  # as pandas writes a column without any
+        table = pa.Table.from_pylist(rows)
+        pq.write_table(table.set_column(1, "caption", captions), path)
+    found = manifest.read((str(path),)).table
+    assert found["caption"].to_pylist() == [None, None]
+    first, second = (json.loads(text) for text in found["extra"].to_pylist())
+    assert first == {"stats": {"mean": 1.0, "top": [2.0]}, "score": 1.5}
+    assert second == {"stats": {"mean": None, "top": [None, 2.0]}}
+    said = capsys.readouterr().err
+    assert f"{2 if ending == 'jsonl' else 4} cells hold NaN or infinite numbers" in said
+    assert ("line 2, column stats" if ending == "jsonl" else "row 1, column caption") in said
+
+
+def test_errors_are_short_whatever_the_value(tmp_path: Path) -> None:
+    path = tmp_path / "list.jsonl"
+    for row in ({"uri": ["x" * 100_000]}, {"uri": "a.mp4", "caption": list(range(100_000))}):
+        path.write_text(json.dumps(row))
+        with pytest.raises(UserError) as caught:
+            manifest.read((str(path),))
+        assert len(str(caught.value)) < 400 + len(str(path))

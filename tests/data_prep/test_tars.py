@@ -266,3 +266,43 @@ def test_on_s3_an_archive_is_read_by_ranges(tmp_path: Path, s3_bucket: str) -> N
     with storage.open_input(there, tars.READ_BYTES) as file:
         list(tars._members(file, storage.size_bytes(there)))
         assert file.cache.total_requested_bytes < 1 << 20  # pyright: ignore
+
+
+def joined(tmp_path: Path, *between: bytes) -> bytes:
+    """Return archives of one film each, one after the other, with bytes between them."""
+    parts = [write(tmp_path / f"{n}.tar", {f"{n}.mp4": b"%d" % n}) for n in range(len(between) + 1)]
+    data = Path(parts[0]).read_bytes()
+    for part, more in zip(parts[1:], between, strict=True):
+        data += more + Path(part).read_bytes()
+    return data
+
+
+def test_archives_that_cat_has_joined_are_read_on(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.tar"
+    whole.write_bytes(joined(tmp_path, b"", bytes(20 * 512)))
+    found = tars.index(str(whole))
+    assert [storage.name(entry.uri) for entry in found] == ["0.mp4", "1.mp4", "2.mp4"]
+    assert [bytes_of(entry.uri) for entry in found] == [b"0", b"1", b"2"]
+    assert not any(entry.damage for entry in found)
+
+
+@pytest.mark.parametrize(
+    ("after", "says"),
+    [(b"signed by me" * 50, "600 bytes after its end are no archive"),
+     (bytes(2 << 20), "bytes after its end and its padding are not read")],
+)  # fmt: skip
+def test_what_follows_an_archive_is_named(tmp_path: Path, after: bytes, says: str) -> None:
+    whole = tmp_path / "whole.tar"
+    whole.write_bytes(joined(tmp_path) + after)
+    film, damage = tars.index(str(whole))
+    assert film.damage is None
+    assert damage.damage is not None
+    assert says in damage.damage
+
+
+def test_a_number_that_is_none_costs_its_cell(tmp_path: Path, capsys) -> None:
+    about = b'{"caption": NaN, "score": {"a": Infinity, "b": [1, NaN]}, "n": 3}'
+    [found] = tars.index(write(tmp_path / "x.tar", {"a.json": about, "a.mp4": b"1"}))
+    assert (found.damage, found.caption) == (None, None)
+    assert found.extra == '{"n": 3, "score": {"a": null, "b": [1, null]}}'
+    assert "2 cells hold NaN or infinite numbers" in capsys.readouterr().err
