@@ -13,6 +13,7 @@ import torch
 
 from infra import artifact, storage
 from infra.errors import UserError
+from infra.log import logger
 from infra.progress import Progress
 from models import exports, text
 from models.autoregressive.loong.config import ARConfig
@@ -20,6 +21,7 @@ from models.autoregressive.loong.extension import Cue, Extension, cue_in_force, 
 from models.autoregressive.loong.model import LongtakeLlama
 from models.autoregressive.loong.sequence import SPECIALS_PER_SEQUENCE
 from models.autoregressive.sampling import Sampling
+from models.text import TextEncoder
 from models.tokenizer.config import TokenizerConfig
 from models.tokenizer.model import VideoTokenizer
 from ray_jobs.generation.requests import name_of
@@ -71,13 +73,14 @@ class Loong:
         )
 
     def plan(self, prompts: Sequence[Prompt]) -> list[str]:
-        """Return the windows, and which of them follow which prompt."""
+        """Return the windows, and which of them follow which prompt; warn of prompts it cuts."""
         extension, film = self.settings.extension, self.film
         model = exports.config_of(self.autoregressive_uri)
         assert isinstance(model, ARConfig), "the kind of the artifact says so"
         self._check_frames()
         self._check_codes(model)
         self._check_positions(model, prompts)
+        self._say_what_is_cut(model, prompts)
         how = "re-encoded" if extension.strategy == "re-encode" else "kept as their tokens"
         return [
             f"{len(extension.joins)} joins: windows of {extension.window_frames} frames, the last "
@@ -121,6 +124,23 @@ class Loong:
                 f"prompt a window is a sequence of {positions} tokens, and the model holds "
                 f"{model.max_positions}"
             )
+
+    def _say_what_is_cut(self, model: ARConfig, prompts: Sequence[Prompt]) -> None:
+        """Warn of each prompt of which the model sees only the beginning, and say which."""
+        encoder = _encoder_of(self.autoregressive_uri)
+        encode = _text_encoder(self.autoregressive_uri, model)
+        for words in (each.text.split() for prompt in prompts for each in over_time(prompt)):
+            (whole,) = encoder.lengths([" ".join(words)])
+            seen = len(encode(" ".join(words)))
+            if seen < whole:
+                begins = [" ".join(words[:n]) for n in range(len(words))]
+                fits = [
+                    b for b, n in zip(begins, encoder.lengths(begins), strict=True) if n <= seen
+                ]
+                logger.warning(
+                    f"prompt cut: the model takes {seen} of its {whole} tokens, and sees no more "
+                    f"than: {fits[-1]}"
+                )
 
 
 class WindowWorker:
@@ -220,6 +240,16 @@ def _text_encoder(autoregressive: str, model: ARConfig) -> Callable[[str], list[
     Raises:
         UserError: the text model is not there, or is another one by now.
     """
+    encoder = _encoder_of(autoregressive)
+
+    def encode(prompt: str) -> list[int]:
+        (ids,) = encoder.encode([prompt])
+        return ids.tolist()[: model.max_text_tokens]
+
+    return encode
+
+
+def _encoder_of(autoregressive: str) -> TextEncoder:
     summary = storage.read_json(storage.join(autoregressive, "summary.json"))
     encoder = text.build(text.parse(summary["text"]))
     if encoder.spec.fingerprint != summary["text_fingerprint"]:
@@ -227,9 +257,4 @@ def _text_encoder(autoregressive: str, model: ARConfig) -> Callable[[str], list[
             f"input {autoregressive}: trained with text encoder {summary['text_fingerprint']}; "
             f"what its config names is now {encoder.spec.fingerprint}"
         )
-
-    def encode(prompt: str) -> list[int]:
-        (ids,) = encoder.encode([prompt])
-        return ids.tolist()[: model.max_text_tokens]
-
-    return encode
+    return encoder

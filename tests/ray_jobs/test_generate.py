@@ -135,6 +135,17 @@ def test_a_run_makes_the_groups_that_have_no_record(ray_session, models: list[st
         assert films[0] == films[1]
 
 
+def test_what_the_model_does_not_see_of_a_prompt_is_said(models: list[str], capsys):
+    """The untrained model takes 16 tokens of a prompt."""
+    prompt = "a cat walks over a wall and then it sees a dog that sleeps in the sun"
+    plan(_settings(models, prompts=["a cat", prompt]))
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if "cut" in x]
+    assert "the model takes 16 of its " in line
+    seen = line.partition("no more than: ")[2].split()
+    assert 8 < len(seen) < len(prompt.split())
+    assert seen == prompt.split()[: len(seen)]
+
+
 def test_the_plan_names_the_windows_of_each_prompt(models: list[str]):
     prompt = _over_time(("a cat", 0), ("a cat asleep", 1.5))
     lines = plan(_settings(models, prompts=["a dog", prompt]))
