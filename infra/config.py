@@ -6,7 +6,8 @@ range stops a job before any work, in one line that names the key, the value and
 
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
@@ -87,6 +88,11 @@ def load(model: type[C], files: Sequence[str | Path], overrides: Iterable[str] =
 
 def build(model: type[C], tree: dict[str, Any]) -> C:
     """Validate a plain tree of values as a `model`; see :func:`load` for the errors."""
+    for path, number in _no_numbers(tree):
+        raise UserError(
+            f"{path}: {number} is not allowed: give a finite number, or null where a key takes it "
+            "for no limit"
+        )
     try:
         text = json.dumps(tree)
     except TypeError as error:
@@ -95,6 +101,21 @@ def build(model: type[C], tree: dict[str, Any]) -> C:
         return model.model_validate_json(text)
     except ValidationError as error:
         raise UserError(_explain(model, error)) from None
+
+
+def _no_numbers(node: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the path of each number below that is NaN or infinite, which JSON cannot hold."""
+    if isinstance(node, float) and not math.isfinite(node):
+        yield path, node
+    items = (
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node)
+        if isinstance(node, list)
+        else ()
+    )
+    for key, below in items:
+        yield from _no_numbers(below, f"{path}.{key}" if path else str(key))
 
 
 def merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:

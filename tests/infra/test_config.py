@@ -107,3 +107,15 @@ def test_an_item_of_a_list_goes_by_its_name():
     assert [stage.rate for stage in loaded.stages] == [1.0, 3.0]
     with pytest.raises(UserError, match=r"'clip' is no position in a list of 2, and no name: im"):
         config.load(Example, [], [*BASE, stages, "stages.clip.rate=3.0"])
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
+@pytest.mark.parametrize("key", ["inner.rate", "stages.0.rate", "steps"])
+def test_what_is_no_number_is_refused(key: str, value: str, tmp_path: Path):
+    """It would become null in the written config, and all such values one fingerprint."""
+    with pytest.raises(UserError, match=rf"^{key}: -?(inf|nan) is not allowed: give a finite"):
+        config.load(Example, [], [*BASE, "stages=[{}]", f"{key}={value}"])
+    file = tmp_path / "a.yaml"
+    file.write_text(f"inner: {{rate: {value}}}")
+    with pytest.raises(UserError, match=r"^inner\.rate: "):
+        config.load(Example, [file], BASE)
