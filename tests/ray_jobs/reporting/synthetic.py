@@ -100,6 +100,7 @@ def clips(
                         "short_side_px": 720.0,
                         "aspect_ratio": 16 / 9,
                         "fps": 24.0,
+                        "hdr": 0.0,
                         "black_share": 0.0 if c else 0.25,
                         "brightness": luma,
                         "letterbox_share": bars,
