@@ -93,10 +93,10 @@ class DiTTask:
             clean.append(x_NP)
             noise.append(torch.randn(x_NP.shape, generator=draws))
             times.append(torch.rand((), generator=draws))
-        x_BNP, noise_BNP, time_B = torch.stack(clean), torch.stack(noise), torch.stack(times)
+        like = next(model.parameters())
+        x_BNP, noise_BNP, time_B = (torch.stack(t).to(like.device) for t in (clean, noise, times))
         mixed = torch.lerp(x_BNP, noise_BNP, time_B[:, None, None])
-        kind = next(model.parameters()).dtype
-        velocity_BNP = model(mixed.to(kind), time_B)
+        velocity_BNP = model(mixed.to(like.dtype), time_B)
         loss = F.mse_loss(velocity_BNP.float(), noise_BNP - x_BNP)
         return StepLoss(loss, {"mse": loss.detach()}, sum(len(each.data) for each in samples))
 

@@ -1,4 +1,4 @@
-"""A few steps of an engine without Ray, on ranks of gloo that a test starts."""
+"""A few steps of an engine without Ray, on ranks that a test starts."""
 
 import contextlib
 import json
@@ -152,22 +152,22 @@ def _write(saved: str, losses: list[float], state: dict[str, torch.Tensor]) -> N
     Path(saved + ".json").write_text(json.dumps(losses))
 
 
-def start(ranks: int, work: Callable[..., None], *args: Any) -> None:
-    """Run ``work(*args)`` on ranks of gloo, one thread each, and wait."""
+def start(ranks: int, work: Callable[..., None], *args: Any, backend: str = "gloo") -> None:
+    """Run ``work(*args)`` on ranks of gloo or nccl, one thread each, and wait."""
     with contextlib.closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    spawn(_rank, (ranks, port, work, args), nprocs=ranks)
+    spawn(_rank, (ranks, port, work, args, backend), nprocs=ranks)
 
 
 def _rank(
-    rank: int, ranks: int, port: int, work: Callable[..., None], args: tuple[Any, ...]
+    rank: int, ranks: int, port: int, work: Callable[..., None], args: tuple[Any, ...], backend: str
 ) -> None:
     os.environ.update(
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank),
         WORLD_SIZE=str(ranks),
     )  # fmt: skip
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+    dist.init_process_group(backend)
     work(*args)
     dist.destroy_process_group()
