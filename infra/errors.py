@@ -17,7 +17,7 @@ class Unavailable(Exception):
     """
 
 
-def one_line(error: BaseException, limit: int = 300) -> str:
-    """Return `error` as one line of at most `limit` characters, for a table cell or a log."""
+def one_line(error: object, limit: int = 300) -> str:
+    """Return an error or a text as one line of at most `limit` characters, for a cell or a log."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -274,11 +274,20 @@ def write_text(uri: str, text: str) -> None:
 
 
 def read_json(uri: str) -> Any:
-    """Return the JSON value in the file at `uri`."""
+    """Return the JSON value in the file at `uri`; UserError where it is none, or too deep."""
+    data = read_bytes(uri)
     try:
-        return json.loads(read_bytes(uri))
-    except ValueError as error:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{uri}: not JSON: {one_line(error)}") from None
+
+
+def read_map(uri: str) -> dict[str, Any]:
+    """Return the map in the JSON file at `uri`; UserError where it holds anything else."""
+    value = read_json(uri)
+    if not isinstance(value, dict):
+        raise UserError(f"{uri}: holds {type(value).__name__}; expected a map of keys to values")
+    return value
 
 
 def write_json(uri: str, value: Any) -> None:

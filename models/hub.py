@@ -6,7 +6,9 @@
 
 One file is named below any of them, as ``s3://bucket/models/lpips.safetensors``. A path that exists
 is a path, whatever else it looks like. Only files that the caller names are brought, and tensors
-are read from safetensors or by ``torch.load(weights_only=True)``: nothing in such a place is run.
+are read from safetensors or by ``torch.load(weights_only=True)``. Nothing in such a place is run:
+settings go through `settings`, which refuses every key that the caller does not know, and a library
+that wants a directory gets one by `alone`, without what else lies beside the files.
 """
 
 import hashlib
@@ -14,10 +16,13 @@ import os
 import pickle
 import re
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import AfterValidator, Field
@@ -27,6 +32,7 @@ from infra import storage
 from infra.errors import UserError, one_line
 from models import weights
 
+_NAMES_CODE = {"auto_map", "custom_pipelines", "trust_remote_code"}
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)+", re.ASCII)
 
 
@@ -109,6 +115,50 @@ def tensors(file: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise UserError(f"{file}: not a file of tensors alone, and nothing else is loaded")
     return state
+
+
+def settings(file: Path, allowed: Mapping[str, AbstractSet[str]] | None = None) -> dict[str, Any]:
+    """Return the map in a JSON file that lies beside weights.
+
+    Args:
+        file: on the local disk.
+        allowed: the keys that may be there, by the section that they are in: ``""`` is the whole
+            file, ``"a.b"`` the map at that key, and below a map that is none of them all is
+            allowed. None allows all keys but those that name code.
+
+    Raises:
+        UserError: there is another key, a section is no map, or the file is no JSON map.
+    """
+    tree = storage.read_map(str(file))
+    sections = [("", tree)]
+    while sections:
+        section, values = sections.pop()
+        for key, value in values.items():
+            below = f"{section}.{key}" if section else key
+            shown = one_line(below, 80)
+            if key in _NAMES_CODE:
+                raise UserError(
+                    f"{file} has {shown}, which names code and which is not taken from a file"
+                )
+            if allowed is not None and key not in allowed.get(section, {key}):
+                raise UserError(f"{file} has {shown}, which is not taken from a file")
+            if isinstance(value, dict):
+                sections.append((below, value))
+            elif allowed is not None and below in allowed:
+                raise UserError(f"{file} has no {shown} that is a map of keys to values")
+    return tree
+
+
+@contextmanager
+def alone(*files: Path) -> Iterator[Path]:
+    """Yield a directory that holds links to `files` and nothing else, gone when the block ends.
+
+    Some libraries look at whatever lies beside the file that they are to read.
+    """
+    with tempfile.TemporaryDirectory(prefix="longtake-") as folder:
+        for file in files:
+            Path(folder, file.name).symlink_to(file.resolve())
+        yield Path(folder)
 
 
 def _names(wanted: str | tuple[str, ...]) -> tuple[str, ...]:

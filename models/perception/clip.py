@@ -2,14 +2,16 @@
 
 Weights are a directory in the form of the Hugging Face hub's open_clip models, wherever
 `models.hub` reads: ``open_clip_config.json`` and a ``.safetensors`` file, or a ``.bin`` that holds
-tensors alone. Of the config only the keys in `_ALLOWED` are taken: others can name code or further
-downloads. The head is a safetensors file with ``weight`` (1, D) and ``bias`` (1), D being the size
-of the model's embedding, as LAION's aesthetic predictor V1 has them.
+tensors alone; where the config names a tokenizer, ``tokenizer.json`` and perhaps its settings. Only
+keys in `_ALLOWED` and `_TOKENIZER_ALLOWED` are taken: others can name code or further downloads.
+open_clip sees no other file of the directory. The head is a safetensors file with ``weight`` (1, D)
+and ``bias`` (1), D being the size of the model's embedding, as LAION's aesthetic predictor V1 has
+them.
 """
 
-import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,10 @@ _NAMES = (
     "*.safetensors",
     "open_clip_pytorch_model.bin",
 )
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+_TOKENIZER = "tokenizer.json"
+_TOKENIZER_CONFIGS = ("tokenizer_config.json", "special_tokens_map.json")
+_OTHER_LIBRARIES = "config.json"
+_OPTIONAL = (_TOKENIZER, *_TOKENIZER_CONFIGS, _OTHER_LIBRARIES)
 _FORM = f"a directory with {CONFIG} and a .safetensors file, or a hub id of one"
 _TOWER = {"layers", "width", "mlp_ratio", "ls_init_value", "final_ln_after_pool", "pool_type",
           "output_tokens", "act_kwargs", "norm_kwargs", "block_type", "qk_norm",
@@ -52,6 +57,17 @@ _ALLOWED = {
     "model_cfg.text_cfg.tokenizer_kwargs": {"clean", "strip_sep_token", "language"},
 }  # fmt: skip
 """Keys of a config that describe shapes and nothing else, by the section that they are in."""
+_TOKENIZER_ALLOWED = {
+    "": {"add_bos_token", "add_eos_token", "add_prefix_space", "added_tokens_decoder",
+         "additional_special_tokens", "backend", "bos_token", "clean_up_tokenization_spaces",
+         "cls_token", "do_basic_tokenize", "do_lower_case", "eos_token", "errors", "extra_ids",
+         "extra_special_tokens", "is_local", "keep_accents", "legacy", "lowercase", "mask_token",
+         "model_input_names", "model_max_length", "name_or_path", "never_split", "pad_token",
+         "padding_side", "processor_class", "sep_token", "spaces_between_special_tokens",
+         "special_tokens_map_file", "split_special_tokens", "strip_accents",
+         "tokenize_chinese_chars", "tokenizer_class", "truncation_side", "unk_token"},
+}  # fmt: skip
+"""Keys of a tokenizer's settings that say how it cuts texts, and nothing else."""
 
 
 def check(weights: str | None, head: str | None) -> None:
@@ -66,10 +82,11 @@ def check(weights: str | None, head: str | None) -> None:
             f"{WHAT}.weights: none given, and no package has them; give {_FORM}, such as "
             "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
         )
-    (config,) = _found(weights, CONFIG)
+    (config,) = _found(weights, CONFIG, optional=_OPTIONAL)
     if not hub.is_hub_id(weights):
         _found(weights, _NAMES)
-    width = _read(config)["model_cfg"].get("embed_dim")
+    tree, _ = _read(config)
+    width = tree["model_cfg"].get("embed_dim")
     if head is not None:
         state = hub.tensors(hub.local_file(head))
         shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
@@ -104,25 +121,23 @@ class Clip:
     ) -> None:
         import open_clip
 
-        file, tensors = _found(weights, CONFIG, _NAMES, optional=_TOKENIZER)
-        config, folder = _read(file), file.parent
-        _check_tokenizer(folder)
-        logging.disable(logging.WARNING)  # it warns of the random weights that are replaced below
-        model: Any = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
-        logging.disable(logging.NOTSET)
+        file, tensors = _found(weights, CONFIG, _NAMES, optional=_OPTIONAL)
+        config, files = _read(file)
         if tensors.suffix != ".safetensors":
             hub.tensors(tensors)  # refuses, in one line, what is more than tensors
-        open_clip.load_checkpoint(model, str(tensors), weights_only=True)
+        with hub.alone(*files) as folder, _explained(weights):
+            model: Any = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+            open_clip.load_checkpoint(model, str(tensors), weights_only=True)
+            self._tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
+            self._tokenize(["a text"])
+            preprocess = {"size": model.visual.image_size, **config.get("preprocess_cfg", {})}
+            merged = open_clip.transform.merge_preprocess_dict(
+                open_clip.transform.PreprocessCfg(), preprocess
+            )
+            self._prepare: Any = open_clip.transform.image_transform_v2(
+                open_clip.transform.PreprocessCfg(**merged), is_train=False
+            )
         self._model = model.to(device).eval()
-        self._tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
-        size = self._model.visual.image_size
-        preprocess = {"size": size, **config.get("preprocess_cfg", {})}
-        merged = open_clip.transform.merge_preprocess_dict(
-            open_clip.transform.PreprocessCfg(), preprocess
-        )
-        self._prepare: Any = open_clip.transform.image_transform_v2(
-            open_clip.transform.PreprocessCfg(**merged), is_train=False
-        )
         self._head = _load_head(hub.local_file(head), device) if head else None
         self._none = torch.empty((0, config["model_cfg"]["embed_dim"]), device=device)
         self._device, self._batch_frames = device, batch_frames
@@ -171,28 +186,41 @@ def _found(weights: str, *names: str | tuple[str, ...], optional: Sequence[str] 
         raise UserError(f"{WHAT}.weights: {error}; expected {_FORM}") from None
 
 
-def _read(config: Path) -> dict[str, Any]:
+@contextmanager
+def _explained(weights: str) -> Iterator[None]:
+    """Raise whatever open_clip and transformers raise as one line, and silence their warnings."""
+    logging.disable(logging.WARNING)  # of random weights, which are replaced right after
     try:
-        tree = json.loads(config.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{WHAT}.weights: {config} is not JSON: {one_line(error)}") from None
-    if not isinstance(tree, dict) or not isinstance(tree.get("model_cfg"), dict):
+        yield
+    except Exception as error:  # each cause has its own class, from a missing key to a wrong shape
+        raise UserError(
+            f"{WHAT}.weights: {weights}: open_clip cannot build it ({one_line(error, 200)})"
+        ) from None
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _read(config: Path) -> tuple[dict[str, Any], list[Path]]:
+    """Return the config, and it and the tokenizer's files: all that open_clip is to see.
+
+    Raises:
+        UserError: one of them holds what is not taken from a file, or is missing.
+    """
+    beside = {name: config.with_name(name) for name in _OPTIONAL}
+    there = {name: file for name, file in beside.items() if file.is_file()}
+    try:
+        tree = hub.settings(config, _ALLOWED)
+        for name in _TOKENIZER_CONFIGS:
+            if name in there:
+                hub.settings(there[name], _TOKENIZER_ALLOWED)
+        if other := there.pop(_OTHER_LIBRARIES, None):
+            hub.settings(other)
+    except UserError as error:
+        raise UserError(f"{WHAT}.weights: {error}") from None
+    if "model_cfg" not in tree:
         raise UserError(f"{WHAT}.weights: {config} has no model_cfg; expected {_FORM}")
-    _check_keys(config, tree, "")
-    return tree
-
-
-def _check_keys(file: Path, tree: dict[str, Any], section: str) -> None:
-    """Refuse what may name code or a download, wherever in the config it is."""
-    for key, value in tree.items():
-        below = f"{section}.{key}" if section else key
-        if key not in _ALLOWED[section]:
-            raise UserError(f"{WHAT}.weights: {file} has {below}, which is not taken from a file")
-        if isinstance(value, dict) and below in _ALLOWED:
-            _check_keys(file, value, below)
-
-
-def _check_tokenizer(folder: Path) -> None:
-    file = folder / "tokenizer_config.json"
-    if file.is_file() and "auto_map" in json.loads(file.read_bytes()):
-        raise UserError(f"{WHAT}.weights: {file} has auto_map, which names code; it is not run")
+    if tree["model_cfg"].get("text_cfg", {}).get("hf_tokenizer_name") and _TOKENIZER not in there:
+        raise UserError(
+            f"{WHAT}.weights: {config} names a tokenizer, but there is no {_TOKENIZER} beside it"
+        )
+    return tree, [config, *there.values()]

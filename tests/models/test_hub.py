@@ -76,6 +76,34 @@ def test_a_path_is_made_absolute_and_a_hub_id_stays(folder: Path, monkeypatch) -
         assert Settings(weights=given).weights == meant
 
 
+def test_settings_hold_known_keys_only(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    allowed = {"": {"a", "b"}, "a": {"c"}}
+    file.write_text('{"a": {"c": {"free": 1}}, "b": 2}')
+    assert hub.settings(file, allowed) == {"a": {"c": {"free": 1}}, "b": 2}
+    for text, message in (
+        ('{"d": 1}', "has d, which is not taken from a file"),
+        ('{"a": {"b": 1}}', "has a.b, which is not taken"),
+        ('{"a": 1}', "has no a that is a map"),
+        ('{"a": {"c": {"auto_map": 1}}}', r"has a\.c\.auto_map, which names code"),
+        ("3", "holds int; expected a map"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError, match=message):
+            hub.settings(file, allowed)
+    file.write_text('{"d": 1}')
+    assert hub.settings(file) == {"d": 1}
+
+
+def test_a_directory_of_given_files_alone(folder: Path) -> None:
+    (folder / "code.py").touch()
+    with hub.alone(folder / "config.json", folder / "a.safetensors") as made:
+        assert {file.name for file in made.iterdir()} == {"config.json", "a.safetensors"}
+        assert (made / "config.json").read_text() == "{}"
+    assert not made.exists()
+    assert (folder / "config.json").exists()
+
+
 class Bomb:
     """Fails the test when unpickled."""
 

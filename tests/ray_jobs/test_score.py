@@ -100,6 +100,16 @@ def scored(clips: str, weights, tmp_path_factory: pytest.TempPathFactory) -> lis
     return _scored(_settings(clips, stages=_all(weights)), folder)
 
 
+def test_weights_with_code_are_refused_in_the_plan(clips: str, weights, tmp_path: Path) -> None:
+    folder, ran = tmp_path / "clip", tmp_path / "ran"
+    shutil.copytree(weights["weights"], folder)
+    trusting = {"trust_remote_code": True, **tiny.plant_code(folder, ran)}
+    tiny.name_a_tokenizer(folder, tokenizer_kwargs=trusting)
+    with pytest.raises(UserError, match=r"open_clip_config.json has .* not taken from a file$"):
+        JOB.plan(_settings(clips, stages={"clip": {"weights": str(folder)}}))
+    assert not ran.exists()
+
+
 def test_kept_clips_get_scores_and_nothing_else_changes(clips: str, scored) -> None:
     before = [row for f in files_of(clips) for row in pq.read_table(f).to_pylist()]
     assert len(scored) == len(before) == 4

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +123,102 @@ def test_a_config_that_may_name_code_is_refused(files, tmp_path: Path, changes: 
             build()
 
 
-def test_a_tokenizer_with_code_is_refused(files, tmp_path: Path) -> None:
+@pytest.fixture(params=["path", "hub id"])
+def place(request, tmp_path: Path, monkeypatch) -> Callable[[Path], str]:
+    """Return how a directory is named: by its path, or as a hub repository in the cache."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # to "run the custom code? [y/N]"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    if request.param == "path":
+        return str
+    return lambda folder: tiny.as_hub_repository(folder, tmp_path / "hub")
+
+
+TRUSTING = {"tokenizer_kwargs": {"trust_remote_code": True}}
+
+
+@pytest.mark.parametrize(
+    ("file", "text_cfg"),
+    [
+        ("tokenizer_config.json", TRUSTING),
+        ("tokenizer_config.json", {}),
+        ("special_tokens_map.json", {}),
+        ("config.json", {}),
+    ],
+)
+def test_planted_code_is_refused_and_not_run(
+    files, tmp_path: Path, place, file: str, text_cfg: dict
+) -> None:
+    folder, ran = tmp_path / "clip", tmp_path / "ran"
+    shutil.copytree(files[0], folder)
+    tiny.name_a_tokenizer(folder, **text_cfg)
+    found = tiny.plant_code(folder, ran)
+    (folder / file).write_text(json.dumps({"model_type": "planted", **found}))
+    weights = place(folder)
+    for build in (lambda: clip.check(weights, None), lambda: Clip(weights, None, CPU, 1)):
+        with pytest.raises(UserError, match="which is not taken from a file") as caught:
+            build()
+        assert "\n" not in str(caught.value)
+        assert not ran.exists()
+
+
+def test_planted_code_would_run_if_it_were_trusted(files, tmp_path: Path) -> None:
+    folder, ran = tmp_path / "clip", tmp_path / "ran"
+    shutil.copytree(files[0], folder)
+    tiny.name_a_tokenizer(folder, **TRUSTING)
+    found = tiny.plant_code(folder, ran)
+    (folder / "tokenizer_config.json").write_text(json.dumps(found))
+    open_clip.get_tokenizer(f"local-dir:{folder}")
+    assert ran.exists()
+
+
+def test_a_tokenizer_without_code_is_read(files, frames, tmp_path: Path, place) -> None:
+    folder, ran = tmp_path / "clip", tmp_path / "ran"
+    shutil.copytree(files[0], folder)
+    tiny.name_a_tokenizer(folder)
+    tiny.plant_code(folder, ran)
+    ids = open_clip.get_tokenizer(f"local-dir:{folder}")(["grey rabbit"])
+    weights = place(folder)
+    clip.check(weights, None)
+    model = Clip(weights, None, CPU, 1)
+    assert torch.equal(model._tokenize(["grey rabbit"]), ids)
+    assert ids[0, :3].tolist() == [2, 3, 0]
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("tokenizer_config.json", "[1]", "tokenizer_config.json: holds list; expected a map"),
+        (
+            "tokenizer_config.json",
+            '{"tokenizer_file": "/etc/passwd"}',
+            "has tokenizer_file, which is not",
+        ),
+        ("tokenizer_config.json", '{"a":' * 9999, "not JSON"),
+        ("config.json", '{"a":' * 400 + '{"auto_map": 1}' + "}" * 400, "names code"),
+        ("open_clip_config.json", "[" * 99999, "open_clip_config.json: not JSON"),
+        ("open_clip_config.json", "\xff", "open_clip_config.json: not JSON"),
+        (
+            "open_clip_config.json",
+            '{"model_cfg": {"text_cfg": [1]}}',
+            "no model_cfg.text_cfg that is a map",
+        ),
+        ("open_clip_config.json", '{"model_cfg": {"vision_cfg": {}}}', "open_clip cannot build it"),
+        ("tokenizer.json", "{}", "open_clip cannot build it"),
+        ("tokenizer.json", None, "names a tokenizer, but there is no tokenizer.json"),
+    ],
+)
+def test_settings_of_another_form_are_refused_in_one_line(
+    files, tmp_path: Path, file: str, text: str | None, message: str
+) -> None:
     folder = tmp_path / "clip"
     shutil.copytree(files[0], folder)
-    (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"a": "b"}}))
-    with pytest.raises(UserError, match="auto_map, which names code"):
+    tiny.name_a_tokenizer(folder)
+    (folder / file).unlink(missing_ok=True)
+    if text is not None:
+        (folder / file).write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match=message) as caught:
         Clip(str(folder), None, CPU, 1)
+    assert len(str(caught.value)) < 600
+    assert "\n" not in str(caught.value)
