@@ -6,6 +6,7 @@ is unfinished: a rerun of the same config resumes it, and a rerun of another con
 place is refused.
 """
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -15,14 +16,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from infra import config as configs
 from infra import fingerprints, storage
-from infra.errors import UserError
+from infra.errors import UserError, one_line
 from infra.fingerprints import MARKER, SCHEMA_VERSION, Identity
 
 UNFINISHED = "unfinished.json"
+SUMMARY = "summary.json"
 INDEX = "files.parquet"
 _INDEX_SCHEMA = pa.schema([("path", pa.string()), ("size_bytes", pa.int64())])
 _FILES_AT_ONCE = 65_536
@@ -32,6 +34,7 @@ _FILES_AT_ONCE = 65_536
 class ArtifactInfo:
     """What ``artifact.json`` says of a finished artifact."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
     kind: str
     schema_version: int
     fingerprint: str
@@ -45,6 +48,9 @@ class ArtifactInfo:
     """Of all of these files together."""
     index: str = INDEX
     """Names the index, a Parquet file of ``path`` (relative, in order) and ``size_bytes``."""
+
+
+_INFO = TypeAdapter(ArtifactInfo)
 
 
 class State(Enum):
@@ -84,15 +90,37 @@ def read(uri: str, kinds: tuple[str, ...] = ()) -> ArtifactInfo:
             raise UserError(f"{uri}: unfinished; run the job that makes it again, it resumes")
         expected = " or ".join(kinds) or "any"
         raise UserError(f"{uri}: no artifact here (no {MARKER}); expected kind: {expected}")
-    tree = storage.read_json(marker)
+    tree = storage.read_map(marker)
     _refuse_other_version(uri, tree)
     try:
-        info = ArtifactInfo(**tree)
-    except TypeError:
+        info = _INFO.validate_json(json.dumps(tree), strict=True)
+    except ValidationError:
         raise UserError(f"{marker}: not an artifact marker of schema {SCHEMA_VERSION}") from None
     if kinds and info.kind not in kinds:
-        raise UserError(f"{uri}: an artifact of kind {info.kind!r}; expected {' or '.join(kinds)}")
+        kind = one_line(repr(info.kind), 60)
+        raise UserError(f"{uri}: an artifact of kind {kind}; expected {' or '.join(kinds)}")
     return info
+
+
+def summary(uri: str, **needed: type) -> dict[str, Any]:
+    """Return what the job that made a finished artifact says of its work.
+
+    Args:
+        uri: the artifact's directory.
+        needed: keys that the caller reads, and the type of each; a whole number is a float too.
+
+    Raises:
+        UserError: there is no summary, or a key that is needed is missing or of another type.
+    """
+    file = storage.join(uri, SUMMARY)
+    tree = storage.read_map(file)
+    for key, kind in needed.items():
+        value = tree.get(key)
+        if not isinstance(value, (int, float) if kind is float else kind) or value is True:
+            raise UserError(
+                f"{file}: {key} is {one_line(repr(value), 60)}; expected {kind.__name__}"
+            )
+    return tree
 
 
 def files(uri: str, below: str = "") -> Iterator[tuple[str, int]]:
@@ -130,7 +158,7 @@ def look(kind: str, config: configs.JobConfig) -> Output:
     uri, identity = config.output, _identities(config)
     for name, state in ((MARKER, State.FINISHED), (UNFINISHED, State.RESUMED)):
         if storage.exists(marker := storage.join(uri, name)):
-            was = storage.read_json(marker)
+            was = storage.read_map(marker)
             _refuse_other_version(uri, was)
             _refuse_other(uri, was, kind, config, identity)
             return Output(uri, _fingerprint(kind, config, identity), state)
@@ -176,7 +204,7 @@ def finish(output: Output, kind: str, summary: dict[str, Any], begun_at: float) 
         summary: JSON values; its whole numbers become the artifact's counts.
         begun_at: ``time.monotonic()`` when the job started.
     """
-    storage.write_json(output.path("summary.json"), summary)
+    storage.write_json(output.path(SUMMARY), summary)
     counts = {k: v for k, v in summary.items() if isinstance(v, int) and not isinstance(v, bool)}
     seconds = round(time.monotonic() - begun_at, 3)
     info = ArtifactInfo(
@@ -214,8 +242,9 @@ def _fingerprint(kind: str, config: configs.JobConfig, identity: Identity) -> st
 
 def _refuse_other_version(uri: str, marked: dict[str, Any]) -> None:
     if (version := marked.get("schema_version", 1)) != SCHEMA_VERSION:
+        shown = one_line(repr(version), 60)
         raise UserError(
-            f"{uri}: made by another version of Longtake (schema {version}, readable is "
+            f"{uri}: made by another version of Longtake (schema {shown}, readable is "
             f"{SCHEMA_VERSION}); remove this directory or give another output, and make it again"
         )
 
@@ -225,14 +254,15 @@ def _refuse_other(
 ) -> None:
     if was.get("kind") != kind:
         raise UserError(
-            f"output {uri}: holds an artifact of kind {was.get('kind')!r}, not {kind!r}"
+            f"output {uri}: holds an artifact of kind {one_line(repr(was.get('kind')), 60)}, "
+            f"not {kind!r}"
         )
     if was.get("fingerprint") == _fingerprint(kind, config, identity):
         return
     file = storage.join(uri, "config.yaml")
-    old = yaml.safe_load(storage.read_text(file)) if storage.exists(file) else None
+    old = configs.read_yaml(file) if storage.exists(file) else {}
     changed = ["unknown keys"]
-    if isinstance(old, dict):
+    if old:
         if fingerprints.only_added(kind, old, str(was.get("fingerprint")), config, identity):
             return
         then = fingerprints.grown(old, type(config)) or old

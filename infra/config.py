@@ -14,8 +14,8 @@ from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origi
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from infra import override_values, storage
-from infra.errors import UserError
+from infra import override_values, storage, trees
+from infra.errors import UserError, one_line
 
 
 class Section(BaseModel):
@@ -88,17 +88,17 @@ def load(model: type[C], files: Sequence[str | Path], overrides: Iterable[str] =
 
 def build(model: type[C], tree: dict[str, Any]) -> C:
     """Validate a plain tree of values as a `model`; see :func:`load` for the errors."""
+    try:
+        trees.check(tree)
+    except ValueError as error:
+        raise UserError(f"config: {error}") from None
     for path, number in _no_numbers(tree):
         raise UserError(
             f"{path}: {number} is not allowed: give a finite number, or null where a key takes it "
             "for no limit"
         )
     try:
-        text = json.dumps(tree)
-    except TypeError as error:
-        raise UserError(f"config: {error}; allowed are YAML scalars, lists and maps") from None
-    try:
-        return model.model_validate_json(text)
+        return model.model_validate_json(json.dumps(tree))
     except ValidationError as error:
         raise UserError(_explain(model, error)) from None
 
@@ -145,10 +145,11 @@ def read_yaml(file: str, _below: tuple[str, ...] = ()) -> dict[str, Any]:
     """
     if not storage.exists(file):
         raise UserError(f"config file {file}: not found")
+    data = storage.read_bytes(file)
     try:
-        tree = yaml.safe_load(storage.read_text(file))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"config file {file}: not YAML: {' '.join(str(error).split())}") from None
+        tree = trees.of_yaml(data)
+    except ValueError as error:
+        raise UserError(f"config file {file}: {one_line(error)}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -216,7 +217,9 @@ def _explain(model: type[Section], error: ValidationError) -> str:
             lines.append(f"{where}: missing; give it in a config file or as {where}=…")
         else:
             message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            lines.append(f"{where}: {item.get('input')!r} is not allowed: {message}")
+            lines.append(
+                f"{where}: {one_line(repr(item.get('input')), 120)} is not allowed: {message}"
+            )
     return "; ".join(lines)
 
 

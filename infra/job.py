@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from infra import artifact, cluster, config, storage
+from infra import artifact, cluster, config
 from infra.command_line import describe, run_and_exit
 from infra.config import JobConfig
 from infra.log import logger
@@ -62,7 +62,7 @@ def execute(job: Job[C], settings: C, found: artifact.Output | None = None) -> S
     found = found or artifact.look(kind, settings)
     if found.state is artifact.State.FINISHED:
         logger.info(f"{job.name}: finished already at {settings.output}")
-        return storage.read_json(storage.join(settings.output, "summary.json"))
+        return artifact.summary(settings.output)
     if not planned:
         job.plan(settings)  # refuses bad inputs before anything is written
     output = artifact.begin(kind, settings, found)

@@ -10,9 +10,9 @@ import types
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel
 
+from infra import trees
 from infra.errors import UserError
 
 _NULLS = ("null", "~", "Null", "NULL")
@@ -68,8 +68,8 @@ def _below(part: Any, key: str) -> Iterator[Any]:
 
 def _yaml(text: str) -> Any:
     try:
-        return yaml.safe_load(text) if text else ""
-    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: the 31st of February
+        return trees.of_yaml(text) if text else ""
+    except ValueError:
         return text
 
 

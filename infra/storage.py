@@ -23,7 +23,7 @@ from typing import IO, Any, cast
 
 import pyarrow.fs
 
-from infra import objects
+from infra import objects, trees
 from infra.errors import Unavailable as Unavailable
 from infra.errors import UserError, one_line
 from infra.filesystems import BLOCK_BYTES, absolute, is_remote
@@ -274,20 +274,21 @@ def write_text(uri: str, text: str) -> None:
 
 
 def read_json(uri: str) -> Any:
-    """Return the JSON value in the file at `uri`; UserError where it is none, or too deep."""
-    data = read_bytes(uri)
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{uri}: not JSON: {one_line(error)}") from None
+    """Return the JSON value in the file at `uri`."""
+    return _parsed(uri, trees.of_json)
 
 
 def read_map(uri: str) -> dict[str, Any]:
-    """Return the map in the JSON file at `uri`; UserError where it holds anything else."""
-    value = read_json(uri)
-    if not isinstance(value, dict):
-        raise UserError(f"{uri}: holds {type(value).__name__}; expected a map of keys to values")
-    return value
+    """Return the map in the JSON file at `uri`."""
+    return _parsed(uri, trees.map_of_json)
+
+
+def _parsed(uri: str, parse: Callable[[bytes], Any]) -> Any:
+    data = read_bytes(uri)
+    try:
+        return parse(data)
+    except ValueError as error:
+        raise UserError(f"{uri}: {one_line(error)}") from None
 
 
 def write_json(uri: str, value: Any) -> None:

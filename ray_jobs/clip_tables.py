@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from data_prep.filters import FiltersConfig
 from data_prep.filters.duration import CUTTING
@@ -93,12 +92,14 @@ def filters_of(uri: str) -> dict[str, Any]:
     `select` resolves them from its input's and states them in its summary; `prepare` has them in
     its config.
     """
-    summary = storage.read_json(storage.join(uri, "summary.json"))
+    summary = artifact.summary(uri)
     if "filters" in summary:
-        return summary["filters"]
-    return yaml.safe_load(storage.read_text(storage.join(uri, "config.yaml")))["analysis"][
-        "filters"
-    ]
+        return artifact.summary(uri, filters=dict)["filters"]
+    made_with = configs.read_yaml(file := storage.join(uri, "config.yaml"))
+    analysis = made_with.get("analysis")
+    if not isinstance(analysis, dict) or not isinstance(analysis.get("filters"), dict):
+        raise UserError(f"{file}: has no analysis.filters; expected the config of a clip table")
+    return analysis["filters"]
 
 
 class _Stated(Section):

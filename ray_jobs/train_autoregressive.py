@@ -11,8 +11,8 @@ from pydantic import Field
 from data_prep.index import Index
 from data_prep.loader import Loader
 from data_prep.sampling import TRAIN
+from infra import artifact
 from infra import config as configs
-from infra import storage
 from infra.artifact import Output
 from infra.errors import UserError
 from infra.job import Job, main
@@ -96,7 +96,7 @@ def codec_of(tokens: str) -> CodecSpec:
 def run(config: TrainAutoregressiveConfig, output: Output) -> dict[str, Any]:
     """Train and return the summary."""
     summary = job.train(_task(config), config, output)
-    tokens = storage.read_json(storage.join(config.input[0], "summary.json"))
+    tokens = artifact.summary(config.input[0], fps=float, text=dict, codec_fingerprint=str)
     text = Index(config.input[0]).spec.text
     assert text is not None, "tokens have text"
     return {

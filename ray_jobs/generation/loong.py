@@ -11,7 +11,7 @@ from typing import Literal, cast
 
 import torch
 
-from infra import artifact, storage
+from infra import artifact
 from infra.errors import UserError
 from infra.log import logger
 from infra.progress import Progress
@@ -62,7 +62,7 @@ class Loong:
     def film(self) -> FilmFormat:
         """Frames of the tokenizer's size at the rate of the clips that were trained on."""
         shape = _tokenizer_config(self.tokenizer_uri)
-        summary = storage.read_json(storage.join(self.autoregressive_uri, "summary.json"))
+        summary = artifact.summary(self.autoregressive_uri, fps=float, trained_frames=int)
         return FilmFormat(
             self.settings.extension.total_frames,
             float(summary["fps"]),
@@ -157,8 +157,7 @@ class WindowWorker:
         self._tokenizer = cast(VideoTokenizer, exports.load(tokenizer, device))
         self._model = cast(LongtakeLlama, exports.load(autoregressive, device))
         self._encode = _text_encoder(autoregressive, self._model.config)
-        summary = storage.read_json(storage.join(autoregressive, "summary.json"))
-        self._fps = float(summary["fps"])
+        self._fps = float(artifact.summary(autoregressive, fps=float)["fps"])
 
     def __call__(self, group: Group, carried: bytes) -> Iterator[Frames]:
         """Yield the frames that each window adds."""
@@ -213,7 +212,7 @@ def _sources(inputs: Sequence[str]) -> tuple[str, str]:
             f"input: {', '.join(inputs)}; allowed are one artifact of kind tokenizer and "
             "one of kind autoregressive"
         )
-    made_for = storage.read_json(storage.join(kinds["autoregressive"], "summary.json"))
+    made_for = artifact.summary(kinds["autoregressive"], tokenizer_fingerprint=str)
     fingerprint = artifact.read(kinds["tokenizer"]).fingerprint
     if made_for["tokenizer_fingerprint"] != fingerprint:
         raise UserError(
@@ -250,7 +249,7 @@ def _text_encoder(autoregressive: str, model: ARConfig) -> Callable[[str], list[
 
 
 def _encoder_of(autoregressive: str) -> TextEncoder:
-    summary = storage.read_json(storage.join(autoregressive, "summary.json"))
+    summary = artifact.summary(autoregressive, text=dict, text_fingerprint=str)
     encoder = text.build(text.parse(summary["text"]))
     if encoder.spec.fingerprint != summary["text_fingerprint"]:
         raise UserError(

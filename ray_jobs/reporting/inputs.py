@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from infra import artifact, storage
+from infra import artifact, storage, trees
 from infra.artifact import ArtifactInfo
-from infra.errors import UserError
+from infra.errors import UserError, one_line
 
 KINDS = ("clips", "frames", "tokenizer", "tokens", "autoregressive", "videos")
 """The kinds of which a report takes one artifact each, in the pipeline's order."""
@@ -29,14 +28,16 @@ class Artifact:
 
     def metrics(self) -> dict[str, Any]:
         """What metrics.json of an artifact of kind `measures` says."""
-        return storage.read_json(storage.join(self.uri, "metrics.json"))
+        return storage.read_map(storage.join(self.uri, "metrics.json"))
 
     def records(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl in order of step; empty when there is none."""
         uri = storage.join(self.uri, "metrics.jsonl")
         if not storage.exists(uri):
             return []
-        lines = [json.loads(line) for line in storage.read_text(uri).splitlines() if line.strip()]
+        lines = [
+            _record(uri, line) for line in storage.read_bytes(uri).splitlines() if line.strip()
+        ]
         return sorted(lines, key=lambda line: line["step"])
 
 
@@ -84,7 +85,7 @@ def read_all(uris: Sequence[str]) -> Inputs:
         info = artifact.read(uri, (*KINDS, MEASURES))
         config_uri = storage.join(uri, "config.yaml")
         config_text = storage.read_text(config_uri) if storage.exists(config_uri) else ""
-        summary = storage.read_json(storage.join(uri, "summary.json"))
+        summary = artifact.summary(uri)
         read = Artifact(uri, info, summary, config_text)
         if info.kind == MEASURES:
             measures.append(read)
@@ -98,6 +99,16 @@ def read_all(uris: Sequence[str]) -> Inputs:
     if "clips" in found:
         check_accounting(found["clips"])
     return Inputs({kind: found[kind] for kind in KINDS if kind in found}, tuple(measures))
+
+
+def _record(uri: str, line: bytes) -> dict[str, Any]:
+    try:
+        record = trees.of_json(line)
+    except ValueError as error:
+        raise UserError(f"{uri}: a line is {one_line(error)}") from None
+    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        raise UserError(f"{uri}: a line holds no step; expected what training writes")
+    return record
 
 
 def check_accounting(clips: Artifact) -> None:

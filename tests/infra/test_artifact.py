@@ -1,6 +1,8 @@
 """Artifacts: the marker comes last, a rerun goes on, another config is refused."""
 
 import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import ClassVar
 
@@ -174,3 +176,64 @@ def test_wrong_kind_and_missing_are_named(tmp_path: Path):
         artifact.read(str(tmp_path / "out"), ("tokens",))
     with pytest.raises(UserError, match="no artifact here"):
         artifact.read(str(tmp_path / "nowhere"))
+
+
+MARKERS = {
+    "list": "[1, 2]",
+    "text": '"clips"',
+    "deep": '{"schema_version": 2, "kind": ' + "[" * 500 + "]" * 500 + "}",
+    "too deep to read": "[" * 99_999,
+    "cut": '{"kind": "cli',
+    "no text": "\udcff\udcfe",
+    "long version": '{"schema_version": "' + "2" * 9999 + '"}',
+}
+
+
+@pytest.mark.parametrize("name", [artifact.MARKER, artifact.UNFINISHED])
+@pytest.mark.parametrize("kind", MARKERS)
+def test_a_marker_that_is_none_is_refused_in_one_line(kind: str, name: str, tmp_path: Path):
+    file = tmp_path / "out" / name
+    file.parent.mkdir()
+    file.write_bytes(MARKERS[kind].encode(errors="surrogateescape"))
+    asked: list[Callable[[], object]] = [lambda: artifact.look("clips", config(tmp_path))]
+    if name == artifact.MARKER:
+        asked.append(lambda: artifact.read(str(tmp_path / "out")))
+    for ask in asked:
+        with pytest.raises(UserError, match=r"^\S+/out") as caught:
+            ask()
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"counts": [1]}, {"files": "3"}, {"kind": ["clips"]}, {"counts": {"a": {}}}, {"more": 1}],
+)
+def test_values_of_a_marker_have_their_types(changes: dict, tmp_path: Path):
+    info = asdict(finished(tmp_path))
+    storage.write_json(str(tmp_path / "out" / artifact.MARKER), info | changes)
+    with pytest.raises(UserError, match=r"artifact\.json: not an artifact marker of schema 2"):
+        artifact.read(str(tmp_path / "out"), ("clips",))
+
+
+def test_a_summary_has_what_is_needed_of_it(tmp_path: Path):
+    finished(tmp_path)
+    uri = str(tmp_path / "out")
+    assert artifact.summary(uri, clips=int, note=str) == {"clips": 3, "note": "x"}
+    assert artifact.summary(uri, clips=float)["clips"] == 3
+    with pytest.raises(UserError, match=r"summary\.json: fps is None; expected float"):
+        artifact.summary(uri, fps=float)
+    with pytest.raises(UserError, match=r"summary\.json: note is 'x'; expected dict"):
+        artifact.summary(uri, note=dict)
+    (tmp_path / "out" / "summary.json").write_text("[]")
+    with pytest.raises(UserError, match=r"summary\.json: holds list; expected a map"):
+        artifact.summary(uri)
+
+
+@pytest.mark.parametrize("text", ["a: !!bool x", "&a [*a]", "3", "steps: 2024-01-01"])
+def test_a_config_that_is_none_beside_a_marker_is_one_line(text: str, tmp_path: Path):
+    artifact.begin("clips", config(tmp_path))
+    (tmp_path / "out" / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"config file \S+/out/config\.yaml: ") as caught:
+        artifact.begin("clips", config(tmp_path, steps=2))
+    assert "\n" not in str(caught.value)
