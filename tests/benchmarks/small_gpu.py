@@ -1,14 +1,14 @@
 """What the recipe `small-gpu` takes on one GPU: ``python -m tests.benchmarks.small_gpu``.
 
 Both training jobs run as they are, through Ray Train and DeepSpeed, with the preset's models,
-batches and precision, but a few steps a stage, on random pixels and codes. Then a video of 65
-frames is generated with the model's shape. Needs an NVIDIA GPU of 80 GB.
+batches and precision, but a few steps a stage and length of clip, on random pixels and codes. Then
+windows are generated with the model's shape. Needs an NVIDIA GPU of 80 GB.
 
-- ``hours``: of all stages, at the median step, for the preset's numbers of steps. Target: at most
-  24, as the preset says.
+- ``hours``: of all stages, at the median step of each length, for the preset's numbers of steps.
+  Target: at most 24, as the preset says.
 - ``peak_gpu_gib``: the most memory that a stage's tensors took. Target: at most 74.
-- ``mfu``: model operations over the device's dense bf16 peak, of the last autoregressive stage. No
-  target.
+- ``mfu``: model operations over the device's dense bf16 peak, of the autoregressive model's longest
+  clips. No target.
 """
 
 import argparse
@@ -71,11 +71,14 @@ def write_tokens(folder: Path, codes: int, side: int, text: int) -> str:
 
 
 def shortened(job: Any, data: str, output: str, steps: int, compiles: bool) -> Any:
-    """Return a job's config with its data, and a few steps a stage."""
+    """Return a job's config with its data, and a few steps for each length of each stage."""
     stages = tuple(
-        stage.model_copy(update={"steps": WARM_UP + steps, "warmup_steps": 0})
+        stage.model_copy(update={
+            "name": _name(stage, mix), "data": (mix,), "steps": WARM_UP + steps, "warmup_steps": 0,
+        })
         for stage in job.stages
-    )
+        for mix in stage.data
+    )  # fmt: skip
     run = job.run.model_copy(
         update={"log_every_steps": 1, "validation_windows": 1, "compile_blocks": compiles}
     )
@@ -83,26 +86,31 @@ def shortened(job: Any, data: str, output: str, steps: int, compiles: bool) -> A
     return job.model_copy(update=changes)
 
 
-def measured(output: str, stages: Any) -> list[dict[str, float]]:
-    """Return what a step of each stage took, from a finished run's log.
+def _name(stage: Any, mix: Any) -> str:
+    return f"{stage.name}_{mix.frames}"
+
+
+def measured(output: str, stage: Any) -> dict[str, float]:
+    """Return what a step of a stage took, from a finished run's log.
 
     Returns:
-        By stage: seconds of the median step, hours of all its steps, peak_gpu_gib, mfu.
+        seconds of a step, the mean of its lengths by weight; hours of all its steps; peak_gpu_gib;
+        mfu of its last length.
     """
     lines = map(json.loads, Path(output, "metrics.jsonl").read_text().splitlines())
     records = [line for line in lines if line["split"] == "train"]
-    found = []
-    for stage in stages:
-        own = [record for record in records if record["stage"] == stage.name]
-        seconds = np.diff([record["seconds"] for record in own])[WARM_UP - 1 :]
-        step_s = float(np.median(seconds))
-        found.append({
-            "seconds": step_s,
-            "hours": step_s * stage.steps / 3600,
-            "peak_gpu_gib": max(record["peak_gpu_gib"] for record in own),
-            "mfu": statistics.median(record["mfu"] for record in own[WARM_UP:]),
-        })  # fmt: skip
-    return found
+    seconds, weights, gib, mfu = [], [], [], 0.0
+    for mix in stage.data:
+        own = [record for record in records if record["stage"] == _name(stage, mix)]
+        taken = np.diff([record["seconds"] for record in own])[WARM_UP - 1 :]
+        seconds.append(statistics.median(taken))
+        weights.append(mix.weight)
+        gib += [record["peak_gpu_gib"] for record in own]
+        mfu = statistics.median(record["mfu"] for record in own[WARM_UP:])
+        print(f"  {mix.frames} frames: {seconds[-1]:.3f} s a step, mfu {mfu:.3f}")
+    step_s = float(np.average(seconds, weights=weights))
+    hours = step_s * stage.steps / 3600
+    return {"seconds": step_s, "hours": hours, "peak_gpu_gib": max(gib), "mfu": mfu}
 
 
 def generation(model: LongtakeLlama, batch: int, latents: int) -> float:
@@ -128,7 +136,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--steps", type=int, default=10, help="measured, of each stage")
+    parser.add_argument("--steps", type=int, default=10, help="measured, of each length")
     parser.add_argument("--compile", action="store_true", help="with run.compile_blocks")
     args = parser.parse_args()
     if not torch.cuda.is_available():
@@ -155,11 +163,12 @@ def main() -> None:
         for kind, job, made in trained:
             output = str(folder / f"{kind}-trained")
             execute(job, shortened(made, data[kind], output, args.steps, args.compile))
-            for stage, figures in zip(made.stages, measured(output, made.stages), strict=True):
+            for stage in made.stages:
+                figures = measured(output, stage)
                 print(
                     f"{kind}, {stage.name}: {figures['seconds']:.3f} s a step of "
                     f"{stage.batch_size}, {figures['hours']:.1f} h for {stage.steps:,} steps, "
-                    f"{figures['peak_gpu_gib']:.1f} GiB, mfu {figures['mfu']:.3f}",
+                    f"{figures['peak_gpu_gib']:.1f} GiB",
                     flush=True,
                 )
                 found.append(figures)
