@@ -5,8 +5,6 @@ disk or a kill at the wrong moment leaves it truncated, and the run could not re
 checkpoints themselves carry digests, so only their order has to be known.
 """
 
-import json
-
 import ray
 import ray.train
 
@@ -59,7 +57,7 @@ def _folders(output: str) -> list[str]:
 
 def _usable(uri: str) -> bool:
     try:
-        record = json.loads(storage.read_text(uri))
+        record = storage.read_json(uri)
         named = {each["checkpoint_dir_name"] for each in record["checkpoint_results"]}
         same = record["ray_version"] == ray.__version__
     except (ValueError, KeyError, TypeError):

@@ -2,7 +2,8 @@
 
 Loading never runs code from a file: torch is told to read tensors and plain values only, and the
 few classes that DeepSpeed itself puts into its files are named one by one. Each rank writes the
-digests of its files, so that a damaged checkpoint is found before it is loaded.
+digests of its files, so that a checkpoint is found out before it is loaded that is damaged, lacks a
+file or has one that nobody wrote.
 """
 
 import hashlib
@@ -18,8 +19,10 @@ import torch
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
+from pydantic import ConfigDict, TypeAdapter
 from safetensors.torch import load_file, save_file
 
+from infra import trees
 from infra.errors import one_line
 from ray_jobs.training import zero
 from ray_jobs.training.engine import Engine
@@ -44,6 +47,7 @@ class PendingValidation:
 class TrainState:
     """Position of a run: what a checkpoint holds in addition to the engine's own state."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
     stage: int = 0
     """Number of the current stage, from 0."""
     stage_step: int = 0
@@ -58,6 +62,9 @@ class TrainState:
     losses: list[float] = field(default_factory=list)
     """Of the last steps, newest last: what a spike is measured against."""
     pending: PendingValidation | None = None
+
+
+_STATE = TypeAdapter(TrainState)
 
 
 def save(engine: Engine, train_state: TrainState, folder: str, rank: int) -> None:
@@ -79,24 +86,37 @@ def save(engine: Engine, train_state: TrainState, folder: str, rank: int) -> Non
 
 def read_train_state(folder: str) -> TrainState:
     """Return where the run was when the checkpoint in `folder` was written."""
-    train_state = TrainState(**json.loads(Path(folder, _TRAIN_STATE).read_text()))
-    if isinstance(train_state.pending, dict):
-        train_state.pending = PendingValidation(**train_state.pending)
-    return train_state
+    return _STATE.validate_json(Path(folder, _TRAIN_STATE).read_bytes(), strict=True)
 
 
 def problem(folder: str, rank: int, workers: int) -> str | None:
-    """Return what is wrong with a checkpoint, or None; each rank reads a share of the files."""
+    """Return what is wrong with a checkpoint, or None; each rank reads a share of the files.
+
+    The digests of all writers together name every file that is there, and no other.
+    """
     try:
-        wrote = read_train_state(folder).workers
-        for writer in range(rank, wrote, workers):
-            digests = json.loads(Path(folder, _DIGESTS.format(rank=writer)).read_text())
-            for name, digest in digests.items():
+        digests = _read_digests(folder, read_train_state(folder).workers)
+        if odd := _files(folder) ^ {name for written in digests for name in written}:
+            return f"{min(odd)} is missing, or in none of the digests"
+        for written in digests[rank::workers]:
+            for name, digest in written.items():
                 if _digest(Path(folder, name)) != digest:
                     return f"{name} is not as it was written"
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         return one_line(error)
     return None
+
+
+def _read_digests(folder: str, writers: int) -> list[dict[str, Any]]:
+    names = (_DIGESTS.format(rank=writer) for writer in range(writers))
+    return [trees.map_of_json(Path(folder, name).read_bytes()) for name in names]
+
+
+def _files(folder: str) -> set[str]:
+    """Return the files that digests name: not the digests, nor what Ray Train puts beside."""
+    files = (file for file in Path(folder).rglob("*") if file.is_file())
+    names = {str(file.relative_to(folder)) for file in files}
+    return {name for name in names if not name.startswith((".", _DIGESTS.partition("{")[0]))}
 
 
 def _digest(file: Path) -> str:

@@ -1,6 +1,12 @@
 """A checkpoint is read as data, and damage to it is found, on one rank of gloo without Ray."""
 
+import hashlib
 import json
+import math
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +84,59 @@ def test_a_file_that_is_not_as_it_was_written_is_found(folder: Path) -> None:
         assert problem.endswith(f"{file.name} is not as it was written")
         file.write_bytes(whole)
     assert checkpoints.problem(str(checkpoint), 0, 1) is None
+
+
+def _problem(folder: Path, changes: Mapping[str, bytes | None], to: Path) -> str | None:
+    """Return what is wrong with a copy of the checkpoint that has other files, or lacks some."""
+    shutil.copytree(folder / "checkpoint", to)
+    for name, data in changes.items():
+        (to / name).unlink() if data is None else (to / name).write_bytes(data)
+    return checkpoints.problem(str(to), 0, 1)
+
+
+def test_digests_name_every_file_and_no_other(folder: Path, tmp_path: Path) -> None:
+    whole = json.loads((folder / "checkpoint" / "sha256-0.json").read_text())
+    name = next(name for name in whole if name.endswith(".pt"))
+    less = {key: digest for key, digest in whole.items() if key != name}
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"")
+    more = {**whole, str(outside): hashlib.sha256(b"").hexdigest()}
+    cases: dict[str, tuple[dict[str, bytes | None], str]] = {
+        "none named": ({"sha256-0.json": b"{}"}, "in none of the digests"),
+        "one not named": ({"sha256-0.json": json.dumps(less).encode()}, f"{name} is missing, or"),
+        "one outside": ({"sha256-0.json": json.dumps(more).encode()}, f"{outside} is missing"),
+        "one gone": ({name: None}, f"{name} is missing"),
+        "one more": ({"more.pt": b""}, r"more.pt is missing, or in none"),
+        "a list": ({"sha256-0.json": b"[]"}, "holds list; expected a map"),
+        "deep": ({"sha256-0.json": b"[" * 99_999}, "not JSON"),
+        "no digests": ({"sha256-0.json": None}, "No such file"),
+    }
+    for number, (case, (changes, message)) in enumerate(cases.items()):
+        found = _problem(folder, changes, tmp_path / f"{number}")
+        assert found is not None, case
+        assert re.search(message, found), (case, found)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", '{"workers": 0}', '{"workers": "1"}', '{"step": [1]}', "[" * 99_999, '{"x": 1}']
+)
+def test_a_state_that_nobody_wrote_is_found(folder: Path, tmp_path: Path, text: str) -> None:
+    digests = json.loads((folder / "checkpoint" / "sha256-0.json").read_text())
+    digests["train_state.json"] = hashlib.sha256(text.encode()).hexdigest()
+    forged = json.dumps(digests).encode()
+    changes = {"train_state.json": text.encode(), "sha256-0.json": forged}
+    assert _problem(folder, changes, tmp_path / "checkpoint") is not None
+
+
+def test_the_state_is_read_as_it_was_written(tmp_path: Path) -> None:
+    state = checkpoints.TrainState(
+        stage=1,
+        records=[{"step": 1, "loss": 2.5, "more": {"a": None}}],
+        losses=[2.0, 3.5],
+        pending=checkpoints.PendingValidation(3, 1),
+    )
+    (tmp_path / "train_state.json").write_text(json.dumps(asdict(state)))
+    assert checkpoints.read_train_state(str(tmp_path)) == state
+    state.losses = [math.nan, math.inf]
+    (tmp_path / "train_state.json").write_text(json.dumps(asdict(state)))
+    assert str(checkpoints.read_train_state(str(tmp_path))) == str(state)
