@@ -62,3 +62,46 @@ def test_videos_of_a_batch_do_not_meet_and_a_flat_colour_is_moved():
 def test_a_flat_tail_does_not_take_the_picture_away():
     tail = torch.zeros(1, 3, 16, 24, 3, dtype=torch.uint8)
     assert match_colour(noise((120, 120, 120), 20, 3, 0), tail).double().std() > 1
+
+
+def specks(level: int, frames: int, seed: int, share: float = 0.01) -> Tensor:
+    """Black frames with a few pixels of another level."""
+    random = torch.Generator().manual_seed(seed)
+    there = torch.rand((1, frames, 16, 24, 1), generator=random) < share
+    return (there * level).expand(-1, -1, -1, -1, 3).to(torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("tail", "head"),
+    [
+        (specks(9, 3, 0), specks(1, 3, 1)),
+        (specks(1, 3, 0), specks(9, 3, 1)),
+        (noise((90, 120, 60), 20, 3, 0), specks(1, 3, 1)),
+        (specks(4, 3, 0), noise((90, 120, 60), 20, 3, 1)),
+        (255 - specks(9, 3, 0), 255 - specks(1, 3, 1)),
+        (noise((90, 120, 60), 20, 3, 0), 255 - specks(1, 3, 1)),
+    ],
+    ids=["black", "blacker", "to black", "from black", "white", "to white"],
+)
+def test_black_and_white_frames_leave_later_pixels_as_they_are(tail: Tensor, head: Tensor):
+    later = noise((90, 120, 60), 20, 6, 2)
+    matched = match_colour(torch.cat((head, later), dim=1), tail)
+    assert torch.equal(matched[:, 3:], later)
+
+
+def test_noise_of_a_flat_channel_does_not_multiply_what_comes_later():
+    tail, head = noise((90, 120, 60), 20, 3, 0), noise((90, 120, 60), 1, 3, 1)
+    later = noise((90, 120, 60), 30, 6, 2)
+    matched = match_colour(torch.cat((head, later), dim=1), tail)
+    assert (matched[:, 3:].int() - later.int()).abs().max() <= 1
+    barely = noise((90, 120, 60), 5, 3, 1)  # twice its deviation, and no more
+    spread = match_colour(torch.cat((barely, later), dim=1), tail)[:, 3:].double().std()
+    assert 1.2 < spread / later.double().std() < 2.1
+
+
+def test_a_black_video_does_not_keep_its_neighbour_from_being_matched():
+    tail = torch.cat((specks(1, 3, 0), noise((90, 120, 60), 20, 3, 0)))
+    chunk = noise((130, 100, 70), 30, 6, 1).expand(2, -1, -1, -1, -1)
+    matched = match_colour(chunk, tail)
+    assert torch.equal(matched[0], chunk[0])
+    assert colour_distance(tail, matched[:, :3])[1] < 0.1
