@@ -1,5 +1,6 @@
 """Prompts: a text, or several over time, and the windows of a video that follow each of them."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Self
@@ -31,6 +32,8 @@ class PromptsOverTime(Section):
             raise ValueError(f"from_s {starts}: the first must be 0 and the others ascend")
         return self
 
+
+_NAMED = 8
 
 Prompt = str | PromptsOverTime
 
@@ -64,15 +67,16 @@ def schedule(
         for place, (text, start, end) in enumerate(
             zip(prompt.over_time, starts, edges, strict=True)
         ):
-            windows = [n for n, first in enumerate(first_frames) if start <= first < end]
-            if not windows:
-                begins = ", ".join(f"{first / fps:g}" for first in first_frames)
+            window, after = bisect_left(first_frames, start), bisect_left(first_frames, end)
+            if window >= after:
+                near = first_frames[max(window - _NAMED // 2, 0) :][:_NAMED]
+                begins = ", ".join(f"{first / fps:g}" for first in near)
                 raise UserError(
                     f"prompts.{number}.over_time.{place}.from_s: {text.from_s:g}: no window begins "
-                    f"while this prompt is in force; windows begin at {begins} s"
+                    f"while this prompt is in force; near it, windows begin at {begins} s"
                 )
             lines.append(
-                f"prompt {number} from {text.from_s:g} s, windows {windows[0]} to {windows[-1]}: "
+                f"prompt {number} from {text.from_s:g} s, windows {window} to {after - 1}: "
                 f"{text.text}"
             )
     return lines

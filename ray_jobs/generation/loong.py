@@ -5,8 +5,10 @@ Its models are a finished `tokenizer` and a finished `autoregressive` artifact.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -133,13 +135,11 @@ class Loong:
             (whole,) = encoder.lengths([" ".join(words)])
             seen = len(encode(" ".join(words)))
             if seen < whole:
-                begins = [" ".join(words[:n]) for n in range(len(words))]
-                fits = [
-                    b for b, n in zip(begins, encoder.lengths(begins), strict=True) if n <= seen
-                ]
+                tokens = partial(_tokens_of_beginning, encoder, words)
+                fit = bisect_right(range(1, len(words)), seen, key=tokens)
                 logger.warning(
                     f"prompt cut: the model takes {seen} of its {whole} tokens, and sees no more "
-                    f"than: {fits[-1]}"
+                    f"than: {' '.join(words[:fit])}"
                 )
 
 
@@ -246,6 +246,11 @@ def _text_encoder(autoregressive: str, model: ARConfig) -> Callable[[str], list[
         return ids.tolist()[: model.max_text_tokens]
 
     return encode
+
+
+def _tokens_of_beginning(encoder: TextEncoder, words: Sequence[str], count: int) -> int:
+    (tokens,) = encoder.lengths([" ".join(words[:count])])
+    return tokens
 
 
 def _encoder_of(autoregressive: str) -> TextEncoder:

@@ -199,6 +199,23 @@ def test_what_can_be_known_is_refused_before_ray(models: list[str], keys: Any, w
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.timeout(120)
+def test_eight_hours_and_long_prompts_are_planned_in_one_go(models: list[str], capsys):
+    texts = [(f"word {n}", float(n)) for n in range(0, 8 * 3600, 10)]
+    extension = {**EXTENSION, "total_frames": 8 * 3600 * 8}
+    prompts = [_over_time(*texts), "word " * 10_000]
+    lines = plan(_settings(models, prompts=prompts, system={"extension": extension}))
+    assert lines[3:5] == [
+        "prompt 0 from 0 s, windows 0 to 18: word 0",
+        "prompt 0 from 10 s, windows 19 to 38: word 10",
+    ]
+    assert "no more than: " + " ".join(["word"] * 16) + "\n" in capsys.readouterr().err
+    late = [_over_time(("a", 0), ("b", 9e9))]
+    with pytest.raises(UserError, match=r"windows begin at .* s$") as caught:
+        plan(_settings(models, prompts=late, system={"extension": extension}))
+    assert len(str(caught.value)) < 300
+
+
 def test_the_longest_window_that_passes_the_plan_is_the_longest_that_can_be_made(
     models: list[str], tmp_path: Path
 ):

@@ -26,7 +26,7 @@ Shapes: B batch, F video frames, C colours, T H W latent frames, rows and column
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Annotated, Literal, Self
 
 import torch
@@ -77,8 +77,7 @@ class Extension(Section):
     @property
     def first_frames(self) -> tuple[int, ...]:
         """Index of the first frame that each window adds."""
-        counts = self.new_frames
-        return tuple(sum(counts[:clip]) for clip in range(len(counts)))
+        return tuple(accumulate(self.new_frames[:-1], initial=0))
 
     @property
     def joins(self) -> tuple[int, ...]:
@@ -215,11 +214,11 @@ def extend(
     starts = [[cue.from_frame for cue in cues] for cues in prompts]
     keep = extension.reencode_frames
     last = after
-    counts = extension.new_frames
+    counts, first_frames = extension.new_frames, extension.first_frames
     for clip in range(0 if after is None else after.clip + 1, len(counts)):
         overlap = 0 if clip == 0 else keep
         prefix = None if last is None else _prefix(model, codec, last, extension)
-        first_frame = extension.first_frames[clip]
+        first_frame = first_frames[clip]
         codes = generate_tokens(
             model,
             [

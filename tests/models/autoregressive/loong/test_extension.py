@@ -115,6 +115,16 @@ def test_frame_counts(model: LongtakeLlama, total: int, counts: tuple, joins: tu
     assert video(chunks).dtype == torch.uint8
 
 
+@pytest.mark.timeout(60)
+def test_the_windows_of_eight_hours_are_counted_in_one_go():
+    extension = Extension(total_frames=8 * 3600 * 24, window_frames=9, reencode_frames=5)
+    firsts = extension.first_frames
+    assert firsts[:4] == (0, 9, 13, 17)
+    assert len(firsts) == len(extension.new_frames) == 1 + (8 * 3600 * 24 - 9 + 3) // 4
+    assert firsts[-1] + extension.new_frames[-1] == extension.total_frames
+    assert extension.joins == firsts[1:]
+
+
 @pytest.mark.parametrize("total", [65, 113, 100, 30])
 def test_progress_knows_the_tokens(model: LongtakeLlama, total: int):
     extension = Extension(total_frames=total)
