@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 from infra.config import Section
 from infra.errors import Unavailable, UserError
+from infra.interrupts import INTERRUPTED, MESSAGE, imports_are_done
 
 TRY_AGAIN = 75
 """Exit status of a job that storage stopped (``EX_TEMPFAIL`` of sysexits.h)."""
@@ -16,6 +17,7 @@ def run_and_exit(work: Callable[[], None]) -> None:
 
     0 done, 2 bad input, 75 storage does not answer, 130 interrupted.
     """
+    imports_are_done()
     try:
         work()
     except UserError as error:
@@ -26,8 +28,8 @@ def run_and_exit(work: Callable[[], None]) -> None:
         print(f"error: {reason}; the same command resumes from here", file=sys.stderr)
         sys.exit(TRY_AGAIN)
     except KeyboardInterrupt:
-        print("interrupted; the same command resumes from here", file=sys.stderr)
-        sys.exit(130)
+        print(MESSAGE, file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 def describe(section: type[Section], prefix: str = "") -> list[str]:

