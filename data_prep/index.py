@@ -2,11 +2,13 @@
 
 One Arrow file, ``index.arrow``, one row a shard. Who reads it lists nothing and opens no footer: it
 knows the shapes, and gets a row group in one ranged request. It is fetched once a node, kept in the
-temporary folder under a lock, and mapped into the memory of all processes there::
+temporary folder under a lock, and mapped into the memory of all processes there; what nobody opened
+for a week goes when another one is fetched::
 
     shards ─footers─▶ batches of rows ─write─▶ index.arrow ─Index(uri)─▶ shapes, row groups
 """
 
+import contextlib
 import fcntl
 import hashlib
 import io
@@ -14,6 +16,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +36,8 @@ from infra.errors import UserError
 FILE = "index.arrow"
 _TAIL_BYTES = 64 << 10
 """What is read of a shard's end first; most footers are shorter."""
+UNUSED_S = 7 * 24 * 3600
+"""Local indexes that nobody opened for so long are removed."""
 
 _HELD = pa.struct(
     [
@@ -266,12 +271,23 @@ def _local(artifact_uri: str, info: artifact.ArtifactInfo) -> Path:
     target = folder / f"{name}.arrow"
     with (folder / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not target.exists():
+        if target.exists():
+            os.utime(target)
+        else:
+            _remove_unused(folder)
             with storage.local_copy(uri) as copy:
                 partial = target.with_suffix(".partial")
                 shutil.copyfile(copy, partial)
                 os.replace(partial, target)
     return target
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove local indexes that nobody opened for long; who has one open keeps its contents."""
+    for file in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process of this node removed it
+            if file.stat().st_mtime < time.time() - UNUSED_S:
+                file.unlink()
 
 
 def _spec(schema: pa.Schema, file: str) -> ShardSpec:

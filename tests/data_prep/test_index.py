@@ -1,5 +1,6 @@
 """The index of shards: few requests however many shards, and the same rows as the shards."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -113,3 +114,22 @@ def test_requests_do_not_grow_with_the_shards(
             assert all("bytes=" in name for name in throttle.passed)
             assert max(throttle.passed.values(), default=1) == 1
         assert [s.clip_id for s in again.batch(9)] == [s.clip_id for s in loader.batch(9)]
+
+
+@pytest.mark.usefixtures("fresh_s3")
+def test_local_indexes_that_nobody_opens_are_removed(
+    s3_server: Server, s3_bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / f"longtake-index-{os.getuid()}"
+    uris = [tokens(f"{s3_bucket}/unused-{number}", 1) for number in range(3)]
+    held = [Index(uri) for uri in uris[:2]]
+    unused, used = sorted(folder.glob("*.arrow"), key=lambda file: file.stat().st_mtime)
+    for file in folder.iterdir():
+        os.utime(file, (0, 0))
+    Index(uris[1])
+    Index(uris[2])
+    assert not unused.exists()
+    assert used.exists()
+    assert len(list(folder.glob("*.arrow"))) == 2
+    assert held[0].read(0).num_rows == Index(uris[0]).read(0).num_rows
