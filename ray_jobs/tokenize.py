@@ -40,6 +40,7 @@ class TokenizeConfig(JobConfig):
     """Settings of `tokenize`."""
 
     input_keys: ClassVar[tuple[str, ...]] = ("input", "codec")
+    not_counted: ClassVar[tuple[str, ...]] = (*JobConfig.not_counted, "decoders")
 
     codec: Uri
     """A finished artifact of a trained codec."""
