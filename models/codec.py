@@ -31,7 +31,7 @@ class CausalFrames(Section):
         return 1 + -(-max(frames - 1, 0) // self.stride)
 
     def frames(self, latents: int) -> int:
-        """Return the frames that `latents` latent frames decode to."""
+        """Return the frames that `latents` latent frames, at least 1, decode to."""
         return 1 + self.stride * (latents - 1)
 
     def nearest(self, frames: int) -> tuple[int, int]:

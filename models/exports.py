@@ -159,6 +159,13 @@ def fill(model: nn.Module, uri: str) -> None:
         weights.load_into(model, copy)
 
 
+def check(uri: str) -> None:
+    """Raise UserError unless :func:`load` could load what is at `uri`; reads no weights."""
+    with torch.device("meta"):
+        model = build(config_of(uri))
+    fill(model, uri)
+
+
 def check_fits(wanted: dict[str, Tensor], uri: str) -> None:
     """Raise UserError unless a safetensors file has the tensors of `wanted`; reads its header."""
     with storage.open_input(uri) as stream:

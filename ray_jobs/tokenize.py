@@ -86,6 +86,9 @@ def plan_lines(config: TokenizeConfig, codecs: Codecs = EXPORTED) -> list[str]:
     clips = info.counts.get("clips", 0)
     spec = codecs.spec(config.codec)
     artifact.read(config.codec)
+    if codecs is EXPORTED:
+        exports.check(config.codec)
+    text.build(config.text)  # refuses a model that is not there
     made = f"{_kind_of(spec)} of {config.codec}"
     lines = [f"{clips} clips ({info.kind}) of {config.input[0]} → {made}"]
     for number, window in enumerate(config.windows):
@@ -140,6 +143,12 @@ def run(config: TokenizeConfig, output: Output, codecs: Codecs = EXPORTED) -> di
     for _ in units.run(shards, factory, config.resources):
         pass
     account = parts.finish(shards)
+    if not account.windows:
+        shortest = min(window.frames for window in config.windows)
+        raise UserError(
+            f"input {config.input[0]}: none of its {account.clips} clips has {shortest} frames at "
+            f"{fps:g} fps, as the shortest of windows; give shorter ones"
+        )
     said = {"clips_without_windows": account.without_windows, "texts_cut": account.notes["cut"]}
     for name, count in said.items():
         if count:

@@ -96,7 +96,7 @@ class VideoTokenizer(nn.Module):
         Frame t depends on latent frames 0 .. ceil(t / 4) only.
 
         Raises:
-            ValueError: the ids are not integers in [0, codebook_size), or not 4-dimensional.
+            ValueError: the ids are not integers in [0, codebook_size), not 4-dimensional, or none.
         """
         return self.decoder(_channels_last(self.lookup(ids_BTHW))).clamp(-1, 1)
 
@@ -145,10 +145,11 @@ class VideoTokenizer(nn.Module):
 
     def lookup(self, ids_BTHW: Tensor) -> Tensor:
         """Return the codes (B, dim, T, H, W) of ids; raises ValueError like `decode`."""
-        if ids_BTHW.ndim != 4 or ids_BTHW.is_floating_point() or ids_BTHW.is_complex():
+        numbers = ids_BTHW.is_floating_point() or ids_BTHW.is_complex()
+        if ids_BTHW.ndim != 4 or not ids_BTHW.numel() or numbers:
             raise ValueError(
                 f"ids of shape {tuple(ids_BTHW.shape)} and type {ids_BTHW.dtype}: "
-                "expected integers (B, T, H, W)"
+                "expected integers (B, T, H, W), each of them at least 1"
             )
         low, high = (int(bound) for bound in ids_BTHW.aminmax())
         if low < 0 or high >= self.codebook_size:

@@ -79,6 +79,8 @@ class Loong:
         extension, film = self.settings.extension, self.film
         model = exports.config_of(self.autoregressive_uri)
         assert isinstance(model, ARConfig), "the kind of the artifact says so"
+        for uri in (self.tokenizer_uri, self.autoregressive_uri):
+            exports.check(uri)
         self._check_frames()
         self._check_codes(model)
         self._check_positions(model, prompts)
@@ -117,7 +119,13 @@ class Loong:
         latents = max(extension.window_latents(shape.codec_spec))
         rows, columns = _latent_size(shape)
         encode = _text_encoder(self.autoregressive_uri, model)
-        longest = max(len(encode(each.text)) for prompt in prompts for each in over_time(prompt))
+        encoded = [encode(each.text) for prompt in prompts for each in over_time(prompt)]
+        longest, highest = max(map(len, encoded)), max(max(ids, default=0) for ids in encoded)
+        if highest >= model.vocabulary.text:
+            raise UserError(
+                f"input {self.autoregressive_uri}: a prompt has the text id {highest}; the model's "
+                f"vocabulary holds ids below {model.vocabulary.text}"
+            )
         # The end of the video is never read, nor is the last token.
         positions = SPECIALS_PER_SEQUENCE - 1 + longest + latents * rows * columns - 1
         if positions > model.max_positions:

@@ -11,7 +11,7 @@ from infra.config import JobConfig
 from infra.errors import UserError
 from ray_jobs.training.config import RunConfig, StageConfig
 from ray_jobs.training.initial import InitialConfig
-from ray_jobs.training.launch import check, launch
+from ray_jobs.training.launch import check, check_data, launch
 from ray_jobs.training.task import Task
 
 S = TypeVar("S", bound=StageConfig)
@@ -38,12 +38,15 @@ def check_input(config: TrainConfig[Any], kind: str) -> ArtifactInfo:
     """Return what the run's shards say of themselves.
 
     Raises:
-        UserError: there is not one input, or it is no finished artifact of the kind.
+        UserError: there is not one input, it is no finished artifact of the kind, or it lacks what
+            a stage trains on.
     """
     if len(config.input) != 1:
         many = len(config.input)
         raise UserError(f"input: {many} URIs; allowed is one artifact of kind {kind}")
-    return artifact.read(config.input[0], (kind,))
+    info = artifact.read(config.input[0], (kind,))
+    check_data(config.input[0], config.stages)
+    return info
 
 
 def plan_lines(stages: Sequence[S], more: Callable[[S], str] = lambda stage: "") -> list[str]:

@@ -3,6 +3,7 @@
 import errno
 import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -120,7 +121,6 @@ def launch(
     """
     resources = job.resources
     _check_free(resources, run.min_workers or resources.workers, run.validation_async)
-    _check_data(job.input[0], stages)
     _check_workers(output, resources.workers, run.deepspeed.zero_stage)
     work = Work(
         task=task,
@@ -196,8 +196,12 @@ class _ToTune(TuneReportCallback):
             super().after_report(run_context, metrics, None)
 
 
-def _check_data(uri: str, stages: tuple[settings.StageConfig, ...]) -> None:
-    """Refuse here what would otherwise fail in every worker, again and again."""
+def check_data(uri: str, stages: Sequence[settings.StageConfig]) -> None:
+    """Refuse shards that lack what a stage trains or is validated on; needs no Ray.
+
+    Raises:
+        UserError: names the stage's frames and what there is.
+    """
     for stage in stages:
         Loader(uri, TRAIN, stage.data, 1, 1, seed=0)
         held_out(uri, stage, count=1)

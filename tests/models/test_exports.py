@@ -94,6 +94,24 @@ def test_filling_checks_kind_and_shape(tmp_path: Path) -> None:
         exports.fill(wider, str(tmp_path))
 
 
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_check_reads_the_header_alone(config: exports.ModelConfig, tmp_path: Path) -> None:
+    saved(config, tmp_path)
+    exports.check(str(tmp_path))
+    file = tmp_path / weights.WEIGHTS_FILE
+    data = file.read_bytes()
+    header = 8 + weights.header_bytes(data[:8])
+    file.write_bytes(data[:header])
+    exports.check(str(tmp_path))
+    for cut in (data[:4], data[: header // 2], b""):
+        file.write_bytes(cut)
+        with pytest.raises(UserError, match=r"model.safetensors: not a safetensors file"):
+            exports.check(str(tmp_path))
+    file.unlink()
+    with pytest.raises(UserError, match=r"model.safetensors: not found"):
+        exports.check(str(tmp_path))
+
+
 def test_bad_configs_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"config.json: not found"):
         exports.config_of(str(tmp_path))

@@ -13,6 +13,8 @@ from infra import artifact, config, storage
 from infra.config import Resources
 from infra.errors import UserError
 from infra.job import execute
+from models import exports
+from models.autoregressive.loong import LongtakeLlama, Vocabulary
 from ray_jobs import units, video_table
 from ray_jobs.generate import JOB, GenerateConfig, plan, requests_of, work_of
 from ray_jobs.generation.stages import StageActor
@@ -228,6 +230,31 @@ def test_the_longest_window_that_passes_the_plan_is_the_longest_that_can_be_made
         plan(longer)
     with pytest.raises(ValueError, match="a sequence of 65 tokens exceeds max_positions 64"):
         _make(longer)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_weights_that_are_gone_or_of_another_shape_are_refused(
+    models: list[str], tmp_path: Path, place: int
+):
+    given = [str(shutil.copytree(uri, tmp_path / Path(uri).name)) for uri in models]
+    file = Path(given[place], "model.safetensors")
+    shutil.copy(Path(models[1 - place], "model.safetensors"), file)
+    with pytest.raises(UserError, match=r"model\.safetensors does not fit: missing"):
+        plan(_settings(given))
+    file.unlink()
+    with pytest.raises(UserError, match=r"model\.safetensors: not found"):
+        plan(_settings(given))
+
+
+def test_a_prompt_beyond_the_models_vocabulary_is_refused(models: list[str], tmp_path: Path):
+    given = [models[0], str(shutil.copytree(models[1], tmp_path / "autoregressive"))]
+    vocabulary = Vocabulary(text=1000, video=16)
+    exports.save(
+        LongtakeLlama(untrained.AUTOREGRESSIVE.model_copy(update={"vocabulary": vocabulary})),
+        Path(given[1]),
+    )
+    with pytest.raises(UserError, match=r"a prompt has the text id \d+; .* ids below 1000"):
+        plan(_settings(given))
 
 
 def test_a_text_model_that_is_gone_is_refused(models: list[str], tmp_path: Path):

@@ -19,7 +19,7 @@ from infra.job import execute
 from models.pixels import to_pixels
 from ray_jobs import frames, tokenize
 from tests import shard_artifacts
-from tests.ray_jobs import clip_tables
+from tests.ray_jobs import clip_tables, untrained
 from tests.shard_artifacts import row, window
 from tests.toy_codecs import RULES, ToyCodec
 
@@ -98,6 +98,28 @@ def test_settings_that_would_be_ignored_are_refused(
         JOB.plan(settings(stored, codec("17 to 5"), tmp_path, windows=windows(17), frames={}))
     with pytest.raises(UserError, match="decoders: 2; only allowed with clips"):
         JOB.plan(settings(stored, codec("17 to 5"), tmp_path, windows=windows(17), decoders=2))
+
+
+def test_models_that_are_gone_are_refused(stored: str, tmp_path: Path):
+    (tmp_path / "models").mkdir()
+    given, _ = untrained.write(tmp_path / "models")
+    text = {"kind": "pieces", "model": str(tmp_path / "gone.model")}
+    with pytest.raises(UserError, match=r"gone\.model: not found"):
+        tokenize.JOB.plan(settings(stored, given, tmp_path, windows=windows(17), text=text))
+    (tmp_path / "models" / "tokenizer" / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"tokenizer/model\.safetensors: not found"):
+        tokenize.JOB.plan(settings(stored, given, tmp_path, windows=windows(17)))
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("latent", ["codes", "channels"])
+def test_clips_that_are_all_too_short_are_one_line(
+    ray_session: None, stored: str, codec: Callable[..., str], tmp_path: Path, latent: str
+):
+    uri = codec("17 to 5", latent)
+    config = settings(stored, uri, tmp_path / "out", windows=windows(170, 153))
+    with pytest.raises(UserError, match=r"none of its 6 clips has 153 frames at 12 fps"):
+        execute(JOB, config)
 
 
 @pytest.mark.ray

@@ -64,6 +64,14 @@ def test_the_plan_says_which_losses_are_on(pixels: str, lpips: str) -> None:
     assert "discriminator: weight 0.3, from pass 1" in on
 
 
+def test_frames_that_no_clip_has_are_refused_in_the_plan(pixels: str) -> None:
+    longer = STAGE.model_copy(update={"name": "b", "data": (Mix(frames=9_001),)})
+    asked = settings(pixels, TOKENIZER).model_copy(update={"stages": (STAGE, longer)})
+    with pytest.raises(UserError, match="9001") as caught:
+        plan(asked)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_discriminator_under_zero_3_is_refused(pixels: str) -> None:
     run = RunConfig(deepspeed=DeepSpeedConfig(zero_stage=3))
     with pytest.raises(UserError, match=r"zero_stage: 3; with model.adversarial allowed are 0, 1"):

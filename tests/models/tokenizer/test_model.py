@@ -172,6 +172,20 @@ def test_bad_ids_are_refused(ids: torch.Tensor, says: str) -> None:
         tokenizer().decode(ids)
 
 
+@pytest.mark.parametrize("shape", [(0, 1, 2, 2), (1, 0, 2, 2), (1, 1, 0, 2), (1, 1, 2, 0)])
+def test_no_latents_are_refused(shape: tuple[int, ...]) -> None:
+    none = torch.zeros(shape, dtype=torch.long)
+    model = tokenizer()
+    one = torch.zeros((1, 1, 2, 2), dtype=torch.long)
+    for decode in (
+        lambda: model.decode(none),
+        lambda: list(model.decode_stream([none])),
+        lambda: list(model.decode_stream([one, none])),
+    ):
+        with pytest.raises(ValueError, match=r"expected integers .*, each of them at least 1$"):
+            decode()
+
+
 def test_spatial_levels_are_causal_and_cheaper() -> None:
     spatial = TINY.model_copy(update={"temporal_kernels": (1, 1, 3, 3)})
     assert parameter_count(spatial) < parameter_count(TINY)

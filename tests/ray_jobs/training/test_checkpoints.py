@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from ray_jobs.training import checkpoints
 from tests.ray_jobs.training import runs, trials
@@ -140,3 +141,24 @@ def test_the_state_is_read_as_it_was_written(tmp_path: Path) -> None:
     state.losses = [math.nan, math.inf]
     (tmp_path / "train_state.json").write_text(json.dumps(asdict(state)))
     assert str(checkpoints.read_train_state(str(tmp_path))) == str(state)
+
+
+def train_two(data: dict[str, str], folder: str) -> None:
+    rank = dist.get_rank()
+    trial = trials.Trial("autoregressive", {"zero_stage": 2}, data)
+    run, engine = trial.begin()
+    trial.steps(run, engine, 1)
+    run.train_state.workers = 2
+    checkpoints.save(engine, run.train_state, str(Path(folder, f"rank-{rank}")), rank)
+    engine.close()
+
+
+def test_a_checkpoint_of_two_ranks_is_whole_with_the_files_of_both(tmp_path: Path) -> None:
+    trials.start(2, train_two, runs.write_data(tmp_path / "data"), str(tmp_path))
+    both = tmp_path / "both"
+    for rank in range(2):  # as Ray Train brings them together
+        shutil.copytree(tmp_path / f"rank-{rank}", both, dirs_exist_ok=True)
+    for rank in range(2):
+        assert checkpoints.problem(str(both), rank, 2) is None
+    assert checkpoints.problem(str(both), 0, 1) is None
+    assert checkpoints.problem(str(tmp_path / "rank-0"), 0, 2) is not None
