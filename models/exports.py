@@ -6,7 +6,8 @@ a codec. ``config.json`` holds
     {"longtake": {"format": 2, "kind": "video_tokenizer", "config": {...}}, ...}
 
 and beside ``longtake`` what other libraries look for, so that transformers' ``from_pretrained``
-reads the folder of a LLaMA decoder as the same model.
+reads the folder of a LLaMA decoder as the same model. Every other kind is refused there: without
+these keys the classes of transformers build a random model of their default size.
 """
 
 import json
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from infra import config as configs
 from infra import storage
-from infra.errors import UserError
+from infra.errors import UserError, one_line
 from models import weights
 from models.autoregressive.loong.config import ARConfig
 from models.autoregressive.loong.model import LongtakeLlama
@@ -125,8 +126,10 @@ def config_of(uri: str) -> ModelConfig:
             "has to be trained anew"
         )
     kind = stated.get("kind")
-    if kind not in KINDS or not isinstance(stated.get("config"), dict):
-        raise UserError(f"{file}: a model of kind {kind!r}; known are {', '.join(KINDS)}")
+    if not isinstance(kind, str) or kind not in KINDS or not isinstance(stated.get("config"), dict):
+        raise UserError(
+            f"{file}: a model of kind {one_line(repr(kind), 60)}; known are {', '.join(KINDS)}"
+        )
     return configs.build(KINDS[kind], stated["config"])
 
 
@@ -196,7 +199,10 @@ def _for_other_libraries(config: ModelConfig, state: dict[str, Tensor]) -> dict[
                 "architectures": ["LlamaForCausalLM"],
                 "model_type": "llama",
                 "dtype": dtype,
+                "rope_theta": config.rope_theta,  # where transformers before 5 looks
                 **config.transformers_config(),
             }
         case TokenizerConfig():
-            return {}
+            kind = kind_of(config)
+            refused = f"longtake {kind} (no model of transformers)"  # no type of torch's: it stops
+            return {"model_type": f"longtake_{kind}", "dtype": refused, "torch_dtype": refused}

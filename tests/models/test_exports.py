@@ -143,3 +143,26 @@ def test_transformers_reads_a_decoders_folder_as_the_same_model(tied: bool, tmp_
         torch.testing.assert_close(ours(ids), theirs.eval()(ids).logits, atol=3e-5, rtol=0)
     again = json.loads((tmp_path / exports.CONFIG_FILE).read_text())
     assert again["vocab_size"] == config.vocabulary.total
+    assert again["rope_theta"] == again["rope_parameters"]["rope_theta"] == 5000.0
+
+
+def test_transformers_refuses_what_is_no_model_of_its_own(tmp_path: Path) -> None:
+    """Not a random model of another size, whatever class is asked."""
+    transformers = pytest.importorskip("transformers")
+    saved(TOKENIZER, tmp_path)
+    for cls in (transformers.AutoConfig, transformers.AutoModel, transformers.AutoModelForCausalLM):
+        with pytest.raises(ValueError, match="model type `longtake_video_tokenizer` but"):
+            cls.from_pretrained(tmp_path)
+    for cls in (transformers.LlamaConfig, transformers.LlamaForCausalLM, transformers.ViTModel):
+        with pytest.raises(AttributeError, match="longtake video_tokenizer"):
+            cls.from_pretrained(tmp_path)
+    assert exports.config_of(str(tmp_path)) == TOKENIZER
+
+
+@pytest.mark.parametrize("kind", [["a"], {"a": 1}, None, "x" * 9999])
+def test_a_kind_that_is_none_is_one_line(kind: object, tmp_path: Path) -> None:
+    file = tmp_path / exports.CONFIG_FILE
+    file.write_text(json.dumps({"longtake": {"format": 2, "kind": kind, "config": {}}}))
+    with pytest.raises(UserError, match="known are video_tokenizer, loong_decoder") as caught:
+        exports.config_of(str(tmp_path))
+    assert len(str(caught.value)) < 600
