@@ -6,6 +6,7 @@ input: a finished artifact of kind `frames`. output: the trained tokenizer (`mod
 
 from typing import Any
 
+from infra import artifact, storage
 from infra.artifact import Output
 from infra.errors import UserError
 from infra.job import Job, main
@@ -38,12 +39,37 @@ def plan(config: TrainTokenizerConfig) -> list[str]:
             "tokenizer is judged by copies of the discriminator's weights, which ZeRO 3 shares out)"
         )
     info = job.check_input(config, "frames")
+    _check_initial(config)
     return [
         f"train a tokenizer on {info.counts.get('clips', 0)} clips of {config.input[0]}",
         *job.initial_lines(config.initial),
         *job.plan_lines(config.stages),
         *_judges(config.model),
     ]
+
+
+def _check_initial(config: TrainTokenizerConfig) -> None:
+    """Refuse plain copies of weights that have seen images alone where videos follow."""
+    initial = config.initial
+    if initial is None or initial.how != "same" or _trained_frames(config, given=None) == 1:
+        return
+    if _seen_frames(initial.uri) == 1:
+        raise UserError(
+            f"initial.how: same; {initial.uri} has been trained on images alone, and its layers "
+            "that double time are half untrained: allowed before stages of videos is inflate"
+        )
+
+
+def _trained_frames(config: TrainTokenizerConfig, given: int | None) -> int:
+    """Return the frames of the longest clip that a run's tokenizer has then been trained on."""
+    return max(given or 1, *(mix.frames for stage in config.stages for mix in stage.data))
+
+
+def _seen_frames(uri: str) -> int | None:
+    """Return the same of an exported tokenizer; None where nothing says so."""
+    file = storage.join(uri, artifact.SUMMARY)
+    found = storage.read_map(file).get("trained_frames") if storage.exists(file) else None
+    return found if isinstance(found, int) else None
 
 
 def _judges(model: TokenizerConfig) -> list[str]:
@@ -61,7 +87,12 @@ def _judges(model: TokenizerConfig) -> list[str]:
 def run(config: TrainTokenizerConfig, output: Output) -> dict[str, Any]:
     """Train and return the summary."""
     figures = job.train(TokenizerTask(config.model), config, output)
-    return {**figures, "parameters": parameter_count(config.model)}
+    given = None if config.initial is None else _seen_frames(config.initial.uri)
+    return {
+        **figures,
+        "parameters": parameter_count(config.model),
+        "trained_frames": _trained_frames(config, given),
+    }
 
 
 JOB = Job("train_tokenizer", "tokenizer", TrainTokenizerConfig, plan, run)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from data_prep.loader import Mix
-from infra import artifact
+from infra import artifact, storage
 from infra.artifact import fingerprint
 from infra.config import JobConfig
 from infra.errors import UserError
@@ -152,6 +152,60 @@ def test_an_image_tokenizer_is_inflated(pixels: str, tmp_path: Path) -> None:
         plan(settings(pixels, TOKENIZER, initial=start(tmp_path, how="base")))
     with pytest.raises(ValidationError, match=r"trained_on is of how: inflate only; how is same"):
         start(tmp_path, trained_on="videos")
+
+
+def begun_with(frames: int) -> StageConfig:
+    return STAGE.model_copy(update={"name": f"of_{frames}", "data": (Mix(frames=frames),)})
+
+
+@pytest.mark.parametrize(
+    ("before", "how", "inflates"),
+    [
+        ((1,), None, True),
+        ((1, 1), None, True),
+        ((1,), {"how": "inflate"}, True),
+        ((1,), {"how": "inflate", "trained_on": "videos"}, False),
+        ((1,), {"how": "same"}, False),  # they may have seen videos: the plan refuses what has not
+        ((5,), None, False),
+        ((5, 1), None, False),
+    ],
+)
+def test_videos_begin_with_inflated_weights_where_there_were_images_alone(
+    before: tuple[int, ...], how: dict[str, str] | None, inflates: bool, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    task = TokenizerTask(ADVERSARIAL)
+    state = task.build().state_dict()
+    initial = None if how is None else start(tmp_path, **how)
+    stages = [begun_with(frames) for frames in before]
+    images = task.inherit(state, stages, begun_with(1), initial)
+    assert all(torch.equal(images[key], state[key]) for key in state)
+    videos = task.inherit(state, stages, begun_with(5), initial)
+    moved = {key for key in state if not torch.equal(videos[key], state[key])}
+    assert bool(moved) == inflates
+    assert not any(key.startswith(PREFIX) for key in moved)
+
+
+def test_plain_copies_of_a_tokenizer_of_images_are_refused_before_videos(
+    pixels: str, tmp_path: Path
+) -> None:
+    TokenizerTask(TOKENIZER).export(TokenizerTask(TOKENIZER).build().state_dict(), str(tmp_path))
+    videos = (STAGE, STAGE.model_copy(update={"name": "b", "data": (Mix(frames=5),)}))
+
+    def planned(stages: tuple[StageConfig, ...], **how: str) -> list[str]:
+        given = settings(pixels, TOKENIZER, initial=start(tmp_path, **how))
+        return plan(given.model_copy(update={"stages": stages}))
+
+    assert planned(videos, how="same")  # nothing says what it has seen
+    for seen, refused in ((1, True), (5, False)):
+        storage.write_json(str(tmp_path / "summary.json"), {"trained_frames": seen})
+        assert planned((STAGE,), how="same")
+        assert planned(videos, how="inflate")
+        if not refused:
+            assert planned(videos, how="same")
+            continue
+        with pytest.raises(UserError, match=r"initial.how: same; .* images alone.* inflate"):
+            planned(videos, how="same")
 
 
 def test_initial_weights_count_by_content_wherever_they_lie(pixels: str, tmp_path: Path) -> None:
