@@ -61,7 +61,9 @@ def plan(config: TrainAutoregressiveConfig) -> list[str]:
 
 def _of_stage(stage: ARStageConfig) -> str:
     empty = f", {stage.prompt_dropout:.0%} without prompt" if stage.prompt_dropout else ""
-    return f", λ {stage.early_frame_weight:g}{empty}"
+    weighted = " on longer clips" if stage.early_frame_weight_of == "longer" else ""
+    summed = ", tokens summed" if stage.loss_reduction == "sum" else ""
+    return f", λ {stage.early_frame_weight:g}{weighted}{summed}{empty}"
 
 
 def _check_length(config: TrainAutoregressiveConfig) -> None:

@@ -16,6 +16,8 @@ from infra.errors import UserError
 from models import exports
 from models.autoregressive.loong.config import ARConfig
 from models.autoregressive.loong.loss import (
+    Reduction,
+    WeightedClips,
     early_frame_weighted_loss,
     frame_range_losses,
     next_token_loss,
@@ -35,6 +37,14 @@ class ARStageConfig(StageConfig):
 
     early_frame_weight: Annotated[float, Field(ge=0)] = 0.0
     """λ of Eq. 2; the paper sets 1 in its last stage. 0 is Eq. 1."""
+    early_frame_weight_of: WeightedClips = "all"
+    """Which clips λ weighs, where lengths are mixed. all: Eq. 2 as it stands, by which images and
+    17 frames are early from end to end and count 1 + λ. longer: only clips of more than
+    `early_frames`; the others count as in Eq. 1. The paper does not say."""
+    loss_reduction: Reduction = "mean"
+    """How the tokens of a clip add up; clips are averaged. mean: one learning rate and one clipping
+    of gradients serve clips of every length. sum: as Eq. 1 and 2 are written, by which a clip of
+    17 latent frames counts as much as 17 images."""
     prompt_dropout: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the samples that are trained on with an empty prompt: what `sampling.guidance_scale`
     of generation is guided away from. The paper is silent on it."""
@@ -90,6 +100,8 @@ class AutoregressiveTask:
             nll_BTHW,
             early_frame_weight=stage.early_frame_weight,
             early_latents=self._early_latents,
+            reduction=stage.loss_reduction,
+            weighted=stage.early_frame_weight_of,
         )
         metrics = {
             "loss_nats": next_token_loss(nll_BTHW).detach(),

@@ -1,6 +1,7 @@
 """Every preset loads, and the paper's says what the paper says."""
 
 import importlib.util
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +11,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from infra import config, storage
 from infra.errors import UserError
+from models.autoregressive.loong.config import LOONG_3B, LOONG_7B, LOONG_700M, ARConfig
 from models.autoregressive.loong.loss import token_nll
 from models.autoregressive.loong.model import LongtakeLlama
-from models.autoregressive.loong.sequence import build_batch
+from models.autoregressive.loong.sequence import SPECIALS_PER_SEQUENCE, build_batch
 from models.tokenizer.model import VideoTokenizer
 from pipelines import loong
 from pipelines.recipe import PRESETS
+from ray_jobs.frames import FramesConfig
+from ray_jobs.tokenize import TokenizeConfig
 from ray_jobs.train_autoregressive import TrainAutoregressiveConfig
 from ray_jobs.train_tokenizer import TrainTokenizerConfig
 from ray_jobs.training.config import StageConfig
@@ -44,22 +48,53 @@ def trained(preset: str) -> TrainAutoregressiveConfig:
 
 
 @pytest.mark.parametrize(
-    ("preset", "billions"),
-    [("paper-7b", 6.81), ("paper-3b", 3.23), ("paper-700m", 0.82)],
+    ("preset", "shape", "billions"),
+    [
+        ("paper-7b", LOONG_7B, 6.81),
+        ("paper-3b", LOONG_3B, 3.25),
+        ("paper-3b-half", LOONG_3B, 3.25),
+        ("paper-700m", LOONG_700M, 0.82),
+    ],
 )
-def test_the_papers_models_have_their_sizes(preset: str, billions: float):
+def test_the_papers_models_have_their_sizes(preset: str, shape: ARConfig, billions: float):
+    assert trained(preset).model == shape
+    assert (shape.head_dim == 128) == (preset != "paper-700m")
     with torch.device("meta"):
         model = LongtakeLlama(trained(preset).model)
     assert round(sum(p.numel() for p in model.parameters()) / 1e9, 2) == billions
 
 
-@pytest.mark.parametrize("preset", ["paper-7b", "paper-3b", "paper-700m"])
+@pytest.mark.parametrize("preset", ["paper-7b", "paper-3b", "paper-3b-half", "paper-700m"])
 def test_the_paper_presets_state_the_paper(preset: str):
     found = trained(preset)
     assert found.model.vocabulary.total == 40_202
-    assert [stage.steps for stage in found.stages] == [200_000, 200_000, 100_000]
+    whole = 2 if preset == "paper-3b-half" else 1  # section 4.2: half the iterations
+    assert [whole * stage.steps for stage in found.stages] == [200_000, 200_000, 100_000]
     assert [stage.batch_size for stage in found.stages] == [512, 512, 256]
     assert found.stages[-1].early_frame_weight == 1.0
+
+
+def test_half_the_iterations_are_all_that_the_half_preset_changes():
+    whole, half = (config.as_tree(trained(f"paper-3b{name}")) for name in ("", "-half"))
+    for stage in half["stages"]:
+        stage["steps"] *= 2
+    assert half == whole
+
+
+def test_a_minute_is_the_papers_count_of_tokens():
+    file = PRESETS / "loong" / "paper-7b.yaml"
+    steps = {s.name: s.config for s in loong.steps(config.load(loong.LoongConfig, [file], GIVEN))}
+    tokenizer, tokens, frames = (steps[name] for name in ("tokenizer", "tokens", "frames"))
+    assert isinstance(tokenizer, TrainTokenizerConfig)
+    assert isinstance(tokens, TokenizeConfig)
+    assert isinstance(frames, FramesConfig)
+    longest = max(window.frames for window in tokens.windows)
+    in_a_clip = math.prod(tokenizer.model.latent_shape(longest))
+    assert in_a_clip == 17 * 16 * 16
+    assert in_a_clip + SPECIALS_PER_SEQUENCE == 4_356  # section 3.2
+    assert 60 * frames.fps / longest * in_a_clip == 26_112  # section 3.3
+    early = math.prod(tokenizer.model.latent_shape(trained("paper-7b").early_frames))
+    assert early == 1_280
 
 
 BF16, TF32 = (0.4 * peak * 1e12 * 3600 for peak in (312, 156))
@@ -105,7 +140,8 @@ def _hours(stage: StageConfig, forward: Callable[[int], None], an_hour: float) -
 
 
 @pytest.mark.parametrize(
-    ("preset", "size_px"), [("paper-7b", 512), ("paper-3b", 128), ("paper-700m", 128)]
+    ("preset", "size_px"),
+    [("paper-7b", 512), ("paper-3b", 128), ("paper-3b-half", 128), ("paper-700m", 128)],
 )
 def test_the_report_is_of_enlarged_videos_where_there_are_any(preset: str, size_px: int):
     file = PRESETS / "loong" / f"{preset}.yaml"

@@ -1,6 +1,7 @@
 """What the autoregressive task does with a sample's prompt."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,6 +83,24 @@ def test_validation_leaves_no_prompt_out(task: AutoregressiveTask, model: NextTo
     with torch.no_grad():
         judged = task.validate(model, samples, stage(1)).figures
     assert judged["loss"] == pytest.approx(np.mean(losses(task, model, 0, [7, 8, 9])[:8]), rel=1e-5)
+
+
+@torch.no_grad()
+def test_a_stage_says_how_tokens_add_up_and_which_clips_are_weighted(
+    task: AutoregressiveTask, model: NextToken
+):
+    samples = [sample(number, [7]) for number in range(4)]  # 2 latent frames of 4 tokens
+
+    def loss(task: AutoregressiveTask, **changes: Any) -> float:
+        settings = stage(0).model_copy(update={"early_frame_weight": 1.0, **changes})
+        return float(task.loss(model, samples, settings).loss)
+
+    all_early = AutoregressiveTask(TINY, 5, CODEC)
+    plain = loss(task, early_frame_weight=0.0)
+    assert loss(task, loss_reduction="sum") == pytest.approx(8 * loss(task))
+    assert loss(task, early_frame_weight_of="longer") == loss(task) > plain
+    assert loss(all_early) == pytest.approx(2 * plain)
+    assert loss(all_early, early_frame_weight_of="longer") == pytest.approx(plain)
 
 
 @pytest.mark.parametrize("video", [runs.CODES - 1, runs.CODES, runs.CODES + 1])

@@ -80,9 +80,9 @@ class ARConfig(Section):
 LOONG_7B = ARConfig()
 """6.81B parameters."""
 
-LOONG_3B = ARConfig(hidden=3200, intermediate=8704, layers=24, heads=32)
-"""3.25B parameters. The paper gives only the size; the MLP width follows LLaMA's rule
-(8/3 of hidden, rounded up to a multiple of 256)."""
+LOONG_3B = ARConfig(hidden=3200, intermediate=8704, layers=24, heads=25)
+"""3.25B parameters. The paper gives only the size; heads are of 128 channels and the MLP width
+follows LLaMA's rule (8/3 of hidden, rounded up to a multiple of 256), as in its 7B."""
 
 LOONG_700M = ARConfig(hidden=1280, intermediate=3456, layers=36, heads=20)
 """817M parameters. The paper gives only the size."""

@@ -4,6 +4,8 @@ Shapes: B batch, S tokens, L video tokens, T H W latent frames, rows and columns
 of a rank's stretch, V video ids.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,6 +18,9 @@ from models.common.ulysses import Ulysses
 FRAME_RANGES = ((1, 1), (2, 17), (18, 49), (50, 65))
 """First and last frame, from 1 on, of each range of the paper's figure 3."""
 _NO_TARGET = -100
+
+Reduction = Literal["mean", "sum"]
+WeightedClips = Literal["all", "longer"]
 
 
 def token_nll(model: LongtakeLlama, batch: TokenBatch) -> Tensor:
@@ -84,22 +89,30 @@ def next_token_loss(nll_BTHW: Tensor) -> Tensor:
 
 
 def early_frame_weighted_loss(
-    nll_BTHW: Tensor, *, early_frame_weight: float, early_latents: int
+    nll_BTHW: Tensor,
+    *,
+    early_frame_weight: float,
+    early_latents: int,
+    reduction: Reduction = "mean",
+    weighted: WeightedClips = "all",
 ) -> Tensor:
     """Eq. 2: tokens of the first frames count 1 + λ, the others 1.
 
-    The sum is divided by the number of tokens L, as in `next_token_loss`, and not by the sum of
-    the weights: λ = 0 gives eq. 1, and the gradient of late frames does not depend on λ. A clip
-    of no more than `early_latents` is all early: its loss is (1 + λ) times eq. 1.
+    With "mean" the sum is divided by the number of tokens L, as in `next_token_loss`, and not by
+    the sum of the weights: λ = 0 gives eq. 1, and the gradient of late frames does not depend on λ.
 
     Args:
         nll_BTHW: From `token_nll`.
         early_frame_weight: λ, at least 0; the paper trains with 1 in its last stage.
         early_latents: Latent frames that count as early, those of the paper's first 17 frames; K is
             the number of their tokens.
+        reduction: "sum" adds up the tokens of a clip, as the paper writes it; clips are averaged
+            either way.
+        weighted: "all" takes Eq. 2 as it stands, so that a clip of no more than K tokens is all
+            early and counts 1 + λ; "longer" leaves such clips to eq. 1.
 
     Returns:
-        A scalar; nats per token when λ = 0.
+        A scalar; nats per token ("sum": per clip) when λ = 0.
 
     Raises:
         ValueError: If λ is negative, or there is no early latent frame.
@@ -108,8 +121,11 @@ def early_frame_weighted_loss(
         raise ValueError(f"early_frame_weight {early_frame_weight} must not be negative")
     if early_latents < 1:
         raise ValueError(f"early_latents {early_latents}; at least 1 is needed")
+    if weighted == "longer" and nll_BTHW.shape[1] <= early_latents:
+        early_frame_weight = 0.0
     early_sum = nll_BTHW[:, :early_latents].sum()
-    return nll_BTHW.mean() + early_frame_weight * early_sum / nll_BTHW.numel()
+    loss = nll_BTHW.mean() + early_frame_weight * early_sum / nll_BTHW.numel()
+    return loss * nll_BTHW[0].numel() if reduction == "sum" else loss
 
 
 def frame_range_losses(nll_BTHW: Tensor, codec: CodecSpec) -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
 """Equations 1 and 2 against hand computation."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -81,6 +83,26 @@ def test_short_clip_is_all_early():
     nll = torch.rand(2, 1, 2, 2)
     doubled = early_frame_weighted_loss(nll, early_frame_weight=1.0, early_latents=5)
     torch.testing.assert_close(doubled, 2 * next_token_loss(nll))
+
+
+@pytest.mark.parametrize("latents", [1, 5, 6, 17])
+def test_only_longer_clips_are_weighted_where_that_is_asked(latents: int):
+    nll = torch.rand(2, latents, 2, 3)
+    loss = partial(early_frame_weighted_loss, nll, early_frame_weight=3.0, early_latents=5)
+    of_all, of_longer = loss(), loss(weighted="longer")
+    torch.testing.assert_close(of_longer, of_all if latents > 5 else next_token_loss(nll))
+
+
+@pytest.mark.parametrize("latents", [1, 5, 17])
+def test_tokens_of_a_clip_are_summed_where_that_is_asked(latents: int):
+    nll = torch.rand(4, latents, 2, 3)
+    weights = torch.ones_like(nll)
+    weights[:, :5] = 2.5
+    by_hand = (weights * nll).flatten(1).sum(dim=1).mean()  # Eq. 2 as it is written, of each clip
+    summed = early_frame_weighted_loss(
+        nll, early_frame_weight=1.5, early_latents=5, reduction="sum"
+    )
+    torch.testing.assert_close(summed, by_hand)
 
 
 def test_refusals():
