@@ -10,6 +10,7 @@ from models.hub import WeightsUri
 GROUPS = 8
 """Groups of the discriminator's normalisation."""
 
+Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
 
@@ -40,3 +41,6 @@ class AdversarialConfig(Section):
     """Of the discriminator's first convolution; doubled by each later one, up to eight times."""
     layers: Size = 3
     """Convolutions with stride 2."""
+    betas: tuple[Share, Share] | None = None
+    """Of the discriminator's AdamW; None: those of ``run.optimizer``. (0.5, 0.9) in VQGAN and
+    Open-MAGVIT2."""

@@ -42,6 +42,9 @@ class Discriminator(nn.Module):
     In train mode `game` counts its calls and moves the running mean logits. With a process group
     the means are over all ranks, so that every rank has the same and one rank would too; every rank
     must then call it equally often.
+
+    Attributes:
+        own_betas: Those that its optimizer has instead of everyone's; None: everyone's.
     """
 
     passes: Tensor
@@ -53,6 +56,7 @@ class Discriminator(nn.Module):
         """Build the discriminator with random weights."""
         super().__init__()
         self.config = config
+        self.own_betas = config.betas
         widths = [config.channels * 2 ** min(layer, 3) for layer in range(config.layers + 1)]
         layers: list[nn.Module] = [_strided(3, widths[0]), nn.LeakyReLU(0.2)]
         for before, width in pairwise(widths[:-1]):

@@ -34,5 +34,18 @@ def sequence_sharing(model: nn.Module) -> list[Any]:
     return _with(model, "share_sequences")
 
 
+def own_betas(model: nn.Module) -> dict[nn.Parameter, tuple[float, float]]:
+    """Return AdamW's betas of the parameters that have their own.
+
+    They are those of parts of the model with an attribute ``own_betas`` that is not None.
+    """
+    return {
+        parameter: part.own_betas
+        for part in _with(model, "own_betas")
+        if part.own_betas is not None
+        for parameter in part.parameters()
+    }
+
+
 def _with(model: nn.Module, attribute: str) -> list[Any]:
     return [part for part in model.modules() if hasattr(part, attribute)]

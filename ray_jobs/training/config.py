@@ -90,7 +90,10 @@ class OptimizerConfig(Section):
 
     learning_rate_multiples: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """Parameter name or pattern (``*.codebook``) to the multiple of the stage's rate it gets."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
+        0.9,
+        0.95,
+    )
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     eps: Annotated[float, Field(gt=0)] = 1e-8
 

@@ -1,4 +1,4 @@
-"""AdamW with learning-rate multiples by parameter name."""
+"""AdamW with learning-rate multiples by parameter name, and betas of single parts."""
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from infra.errors import UserError
+from ray_jobs.training.capabilities import own_betas
 from ray_jobs.training.config import OptimizerConfig
 
 
@@ -32,7 +33,7 @@ def matches(name: str, patterns: Sequence[str]) -> bool:
 def parameter_groups(
     model: torch.nn.Module, multiples: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """Return AdamW's groups, one for each multiple of the learning rate.
+    """Return AdamW's groups, one for each multiple of the learning rate and pair of own betas.
 
     Args:
         model: gives its trained parameters by name.
@@ -41,16 +42,19 @@ def parameter_groups(
     Raises:
         UserError: a pattern matches no parameter.
     """
-    groups: dict[float, list[torch.nn.Parameter]] = {}
-    unmatched = set(multiples)
+    groups: dict[tuple[float, tuple[float, float] | None], list[torch.nn.Parameter]] = {}
+    unmatched, own = set(multiples), own_betas(model)
     for name, parameter in model.named_parameters():
         matching = [pattern for pattern in multiples if fnmatchcase(name, pattern)]
         unmatched.difference_update(matching)
         if not parameter.requires_grad:
             continue
         multiple = multiples[matching[0]] if matching else 1.0
-        groups.setdefault(multiple, []).append(parameter)
+        groups.setdefault((multiple, own.get(parameter)), []).append(parameter)
     if unmatched:
         names = ", ".join(sorted(unmatched))
         raise UserError(f"run.optimizer.learning_rate_multiples: {names} matches no parameter")
-    return [{"params": params, "multiple": multiple} for multiple, params in groups.items()]
+    return [
+        {"params": params, "multiple": multiple, **({} if betas is None else {"betas": betas})}
+        for (multiple, betas), params in groups.items()
+    ]

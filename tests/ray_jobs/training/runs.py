@@ -173,7 +173,11 @@ TOKENIZER = TokenizerConfig(
     res_blocks=(0, 0, 1, 1), middle_blocks=0, groups=4, codebook=CVQConfig(size=CODES, dim=4),
 )  # fmt: skip
 ADVERSARIAL = TOKENIZER.model_copy(
-    update={"adversarial": AdversarialConfig(channels=8, layers=2, start_step=1, lecam_decay=0.5)}
+    update={
+        "adversarial": AdversarialConfig(
+            channels=8, layers=2, start_step=1, lecam_decay=0.5, betas=(0.5, 0.9)
+        )
+    }
 )
 CODEC = CodecSpec(time=CausalFrames(stride=4), space_stride=8, latent=Codes(codebook_size=CODES))
 KINDS = {
