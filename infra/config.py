@@ -35,6 +35,25 @@ class Resources(Section):
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
 
 
+def refuse_ignored(section: Section, because: str, *keys: str) -> None:
+    """Refuse keys that differ from their defaults although a mode ignores them; for validators.
+
+    A config that states them would record as a setting what changes nothing in the work.
+
+    Args:
+        section: the settings.
+        because: names the mode, such as ``"policy: stop"``.
+        keys: what it ignores.
+
+    Raises:
+        ValueError: names the first such key and its value.
+    """
+    for key in keys:
+        default = type(section).model_fields[key].get_default(call_default_factory=True)
+        if (value := getattr(section, key)) != default:
+            raise ValueError(f"{key} {value} is ignored with {because}; leave it out")
+
+
 def as_tuple(value: Any) -> Any:
     """Return a single string or a list as a tuple: what a key of many values may be given as."""
     if isinstance(value, str):

@@ -109,6 +109,7 @@ def plan_lines(config: TokenizeConfig, codecs: Codecs = EXPORTED) -> list[str]:
 def run(config: TokenizeConfig, output: Output, codecs: Codecs = EXPORTED) -> dict[str, Any]:
     """Write the shards and return the summary."""
     spec = codecs.spec(config.codec)
+    encoder = text.build(config.text)
     encoding = Encoding(
         codec_uri=config.codec,
         codec=spec,
@@ -116,7 +117,7 @@ def run(config: TokenizeConfig, output: Output, codecs: Codecs = EXPORTED) -> di
         windows=config.windows,
         batch_size=config.batch_size,
         text=config.text,
-        text_spec=text.build(config.text).spec,
+        text_spec=encoder.spec,
         threads=max(1, int(config.resources.cpus_per_worker)),
     )
     estimate = Estimate(config.windows, spec)
@@ -160,6 +161,7 @@ def run(config: TokenizeConfig, output: Output, codecs: Codecs = EXPORTED) -> di
         **_code_summary(spec, account),
         "fps": fps,
         **encoding.stated(),
+        **({} if encoder.ids is None else {"text_ids": encoder.ids}),
     }
 
 

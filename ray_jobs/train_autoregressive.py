@@ -11,7 +11,7 @@ from pydantic import Field
 from data_prep.index import Index
 from data_prep.loader import Loader
 from data_prep.sampling import TRAIN
-from infra import artifact
+from infra import artifact, storage
 from infra import config as configs
 from infra.artifact import Output
 from infra.errors import UserError
@@ -51,6 +51,8 @@ def plan(config: TrainAutoregressiveConfig) -> list[str]:
             f"model.vocabulary.video: {config.model.vocabulary.video}; the tokens of "
             f"{config.input[0]} have {codes} codes, so {codes} is allowed"
         )
+    _check_text(config)
+    _check_initial(config)
     _check_length(config)
     return [
         f"train on {info.counts.get('tokens', 0)} tokens of {config.input[0]}",
@@ -64,6 +66,37 @@ def _of_stage(stage: ARStageConfig) -> str:
     weighted = " on longer clips" if stage.early_frame_weight_of == "longer" else ""
     summed = ", tokens summed" if stage.loss_reduction == "sum" else ""
     return f", λ {stage.early_frame_weight:g}{weighted}{summed}{empty}"
+
+
+def _check_text(config: TrainAutoregressiveConfig) -> None:
+    """Refuse texts that are no ids of the model's vocabulary."""
+    tokens, known = config.input[0], config.model.vocabulary.text
+    spec, ids = Index(tokens).spec.text, artifact.summary(tokens).get("text_ids")
+    if spec is None or spec.get("dim") is not None:
+        raise UserError(f"input {tokens}: its texts are no ids, which this model reads")
+    if isinstance(ids, int) and ids > known:
+        raise UserError(
+            f"model.vocabulary.text: {known}; the text encoder of {tokens} has {ids} ids, so "
+            f"{ids} or more is allowed"
+        )
+
+
+def _check_initial(config: TrainAutoregressiveConfig) -> None:
+    """Refuse weights that learnt other ids: of another text encoder, or of another codec."""
+    if config.initial is None:
+        return
+    file = storage.join(config.initial.uri, artifact.SUMMARY)
+    learnt = storage.read_map(file) if storage.exists(file) else {}
+    spec = Index(config.input[0]).spec
+    for key, what, here in (
+        ("text_fingerprint", "text encoder", (spec.text or {}).get("fingerprint")),
+        ("tokenizer_fingerprint", "tokenizer", spec.codec_fingerprint),
+    ):
+        if learnt.get(key, here) != here:
+            raise UserError(
+                f"initial.from: {config.initial.uri} was trained with {what} {learnt[key]}, and "
+                f"{config.input[0]} is of {here}: the same ids mean other things"
+            )
 
 
 def _check_length(config: TrainAutoregressiveConfig) -> None:

@@ -32,10 +32,11 @@ class PiecesEncoder:
         except (OSError, RuntimeError):
             raise UserError(f"text model {file}: not a SentencePiece model file") from None
         self._max_tokens = config.max_tokens
+        self.ids = self._pieces.vocab_size()
         self.spec = TextSpec(
             kind=config.kind,
             fingerprint=weights.fingerprint(file),
-            dtype="uint16" if self._pieces.vocab_size() <= 1 << 16 else "int32",
+            dtype="uint16" if self.ids <= 1 << 16 else "int32",
             dim=None,
         )
 

@@ -30,6 +30,11 @@ class TextEncoder(Protocol):
         """What it makes of a text."""
         ...
 
+    @property
+    def ids(self) -> int | None:
+        """How many ids there are, 0 to one less; None where it gives embeddings."""
+        ...
+
     def lengths(self, texts: Sequence[str | None]) -> list[int]:
         """Return the tokens of each text before any is cut; cheap, and says what `encode` cuts."""
         ...

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from infra.config import Section
+from infra.config import Section, refuse_ignored
 from models.codec import CausalFrames, CodecSpec, Codes
 from models.losses.config import AdversarialConfig, PerceptualConfig
 
@@ -48,6 +48,14 @@ class CVQConfig(Section):
     """Weight of CVQ's contrastive term beside the codebook loss; 0 leaves it out. Loong does not
     say whether it is used; CVQ-VAE's public code has it with weight 1, off by default."""
     contrastive_temperature: Annotated[float, Field(gt=0)] = 0.07
+
+    @model_validator(mode="after")
+    def _check_ignored(self) -> "CVQConfig":
+        if self.anchor != "probrandom":
+            refuse_ignored(self, f"anchor {self.anchor}", "seed")
+        if not self.contrastive_weight:
+            refuse_ignored(self, "contrastive_weight 0", "contrastive_temperature")
+        return self
 
 
 class TokenizerConfig(Section):

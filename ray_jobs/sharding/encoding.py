@@ -1,5 +1,6 @@
 """A worker's codec and text encoder: clips in, rows of tokens or latents out."""
 
+import platform
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import torch
 from data_prep.sampling import WindowConfig
 from data_prep.shards import Row, ShardSpec
 from infra.config import as_tree
+from infra.errors import UserError
 from models import text
 from models.codec import CodecSpec, Codes, VideoCodec
 from models.text import TextConfig, TextSpec
@@ -60,6 +62,9 @@ class TokenMaker:
         encoding: what to encode with.
         source: of frames.
         load: loads the codec.
+
+    Raises:
+        UserError: what the config names as text encoder is another one here.
     """
 
     def __init__(
@@ -73,6 +78,11 @@ class TokenMaker:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._codec = load(encoding.codec_uri, self._device)
         self._encoder = text.build(encoding.text)
+        if self._encoder.spec != encoding.text_spec:
+            raise UserError(
+                f"text: the job began with encoder {encoding.text_spec.fingerprint}; what its "
+                f"config names is {self._encoder.spec.fingerprint} on {platform.node()}"
+            )
         self.spec = encoding.shards
         self.notes = Counter[str]()
 

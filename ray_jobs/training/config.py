@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from data_prep.loader import Mix
-from infra.config import Section
+from infra.config import Section, refuse_ignored
 from infra.errors import UserError
 
 
@@ -83,6 +83,14 @@ class BadLossConfig(Section):
     spike_window: Annotated[int, Field(ge=2, le=1000)] = 50
     most_skipped: Annotated[int, Field(ge=1)] = 10
     """A run that would skip more steps stops."""
+
+    @model_validator(mode="after")
+    def _check_ignored(self) -> Self:
+        if self.policy != "skip":
+            refuse_ignored(self, f"policy {self.policy}", "most_skipped")
+        if self.spike_ratio is None:
+            refuse_ignored(self, "spike_ratio null", "spike_window")
+        return self
 
 
 class OptimizerConfig(Section):

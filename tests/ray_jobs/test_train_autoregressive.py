@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+from data_prep.index import Index
 from data_prep.loader import Mix
 from data_prep.sample import Sample
-from infra import config
+from infra import config, storage
 from infra.errors import UserError
 from models.autoregressive.loong import Vocabulary
 from ray_jobs.tasks.autoregressive import ARStageConfig, AutoregressiveTask, NextToken
 from ray_jobs.train_autoregressive import TrainAutoregressiveConfig, plan
+from tests import shard_artifacts
 from tests.models.autoregressive.conftest import CODEC, TINY
 from tests.ray_jobs.training import runs
 
@@ -103,17 +105,71 @@ def test_a_stage_says_how_tokens_add_up_and_which_clips_are_weighted(
     assert loss(all_early, early_frame_weight_of="longer") == pytest.approx(plain)
 
 
+def planned(tokens: str, vocabulary: Vocabulary | None = None, **keys: Any) -> list[str]:
+    model = TINY.model_copy(
+        update={"vocabulary": vocabulary or Vocabulary(text=20, video=runs.CODES)}
+    )
+    tree = {
+        "input": [tokens], "output": "/unused", "model": model.model_dump(),
+        "stages": [{"name": "a", "steps": 1, "batch_size": 4, "data": [{"frames": 5}]}], **keys,
+    }  # fmt: skip
+    return plan(config.build(TrainAutoregressiveConfig, tree))
+
+
+@pytest.mark.parametrize(("ids", "fits"), [(19, True), (20, True), (21, False)])
+def test_the_text_encoder_has_no_ids_beyond_the_vocabulary(ids: int, fits: bool, tmp_path: Path):
+    tokens = runs.write_data(tmp_path)["tokens"]
+    file = f"{tokens}/summary.json"
+    storage.write_json(file, {**storage.read_map(file), "text_ids": ids})
+    if fits:
+        assert planned(tokens)
+        return
+    with pytest.raises(UserError, match=r"vocabulary.text: 20; .* has 21 ids, so 21 or more"):
+        planned(tokens)
+
+
+def test_embeddings_are_refused(tmp_path: Path):
+    text = {"kind": "t5", "fingerprint": "t", "dtype": "float16", "dim": 8}
+    spec = shard_artifacts.tokens_spec(runs.CODES, text=text)
+    codes = np.zeros((2, 2, 2), np.uint8)
+    rows = [
+        shard_artifacts.row(f"c{n}", [shard_artifacts.window(codes, 5)], split=split)
+        for n, split in enumerate(("train", "train", "train", "train", "validation"))
+    ]
+    tokens = shard_artifacts.write(tmp_path, spec, [rows], summary={"codebook_size": runs.CODES})
+    with pytest.raises(UserError, match="its texts are no ids, which this model reads"):
+        planned(tokens)
+
+
+@pytest.mark.parametrize("key", ["text_fingerprint", "tokenizer_fingerprint"])
+def test_initial_weights_know_the_ids_that_they_are_trained_on(key: str, tmp_path: Path):
+    tokens = runs.write_data(tmp_path)["tokens"]
+    spec = Index(tokens).spec
+    assert spec.text is not None
+    task = AutoregressiveTask(
+        TINY.model_copy(update={"vocabulary": Vocabulary(text=20, video=runs.CODES)}), 1, CODEC
+    )
+    weights = tmp_path / "weights"
+    task.export(task.build().state_dict(), str(weights))
+    initial = {"from": str(weights)}
+    assert planned(tokens, initial=initial)  # nothing says what they were trained on
+    learnt = {
+        "text_fingerprint": spec.text["fingerprint"],
+        "tokenizer_fingerprint": spec.codec_fingerprint,
+    }
+    storage.write_json(str(weights / "summary.json"), learnt)
+    assert planned(tokens, initial=initial)
+    storage.write_json(str(weights / "summary.json"), {**learnt, key: "0" * 16})
+    with pytest.raises(UserError, match=r"initial.from: .* was trained with .* 0{16}, and"):
+        planned(tokens, initial=initial)
+
+
 @pytest.mark.parametrize("video", [runs.CODES - 1, runs.CODES, runs.CODES + 1])
 def test_the_codebook_is_that_of_the_tokens(video: int, tmp_path: Path):
     tokens = runs.write_data(tmp_path)["tokens"]
-    model = TINY.model_copy(update={"vocabulary": Vocabulary(text=20, video=video)})
-    tree = {
-        "input": [tokens], "output": "/unused", "model": model.model_dump(),
-        "stages": [{"name": "a", "steps": 1, "batch_size": 4, "data": [{"frames": 5}]}],
-    }  # fmt: skip
-    settings = config.build(TrainAutoregressiveConfig, tree)
+    vocabulary = Vocabulary(text=20, video=video)
     if video == runs.CODES:
-        assert "train on" in plan(settings)[0]
+        assert "train on" in planned(tokens, vocabulary)[0]
         return
     with pytest.raises(UserError, match=f"video: {video}; .* so {runs.CODES} is allowed"):
-        plan(settings)
+        planned(tokens, vocabulary)

@@ -33,7 +33,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from infra.config import Section
+from infra.config import Section, refuse_ignored
 from infra.seeding import derive
 from models.autoregressive.loong.colour import colour_distance, match_colour
 from models.autoregressive.loong.generate import generate_tokens
@@ -64,6 +64,8 @@ class Extension(Section):
                 f"reencode_frames {self.reencode_frames} must be less than window_frames "
                 f"{self.window_frames}: a window must add frames"
             )
+        if not self.joins:
+            refuse_ignored(self, "a single window", "strategy", "match_colour")
         return self
 
     @property

@@ -32,8 +32,8 @@ def test_a_spike_is_measured_against_the_median_of_a_full_window():
 
 
 def test_without_a_ratio_no_finite_loss_is_bad():
-    train_state, policy = TrainState(), BadLossConfig(spike_window=2)
-    for loss in (1.0, 1.0, 1e9):
+    train_state, policy = TrainState(), BadLossConfig()
+    for loss in (*[1.0] * policy.spike_window, 1e9):
         check(loss, "s", train_state, policy)
 
 
