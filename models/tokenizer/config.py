@@ -73,6 +73,9 @@ class TokenizerConfig(Section):
     """Frames that a convolution sees at each level, 1 or 3. A level with 1 is spatial only."""
     groups: Size = 32
     """Groups of the group normalisation; divides the channels of every level."""
+    adaptive_norm: bool = False
+    """Normalise what each level of the decoder begins with, scaled and shifted by the codes: the
+    adaptive group norm of MAGVIT-v2, which Loong reproduces."""
     codebook: CVQConfig = CVQConfig()
     l1_weight: Annotated[float, Field(ge=0)] = 1.0
     l2_weight: Annotated[float, Field(ge=0)] = 0.0

@@ -39,7 +39,10 @@ def check_inflates(image: TokenizerConfig, video: TokenizerConfig) -> None:
     Raises:
         ValueError: says the first key that differs.
     """
-    for key in ("channels", "channel_multipliers", "res_blocks", "middle_blocks", "groups"):
+    for key in (
+        *("channels", "channel_multipliers", "res_blocks", "middle_blocks", "groups"),
+        "adaptive_norm",
+    ):
         if getattr(image, key) != getattr(video, key):
             raise ValueError(f"{key} is {getattr(image, key)} there and {getattr(video, key)} here")
     for key in ("size", "dim"):

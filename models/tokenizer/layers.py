@@ -1,4 +1,4 @@
-"""Layers of the tokenizer: causal convolution, per-frame norm, residual block, resampling.
+"""Layers of the tokenizer: causal convolution, per-frame norms, residual block, resampling.
 
 Shape legend: B clip, C channel, T frame or latent frame, H row, W column. Every tensor here is
 BCTHW with channels last in memory (``torch.channels_last_3d``), so a frame-by-frame view
@@ -13,6 +13,7 @@ Given a `Stream`, left of | are the last frames of the chunk before, from the se
 """
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -117,6 +118,60 @@ class FrameGroupNorm(nn.GroupNorm):
         batch = input.shape[0]
         frames = rearrange(input, "b c t h w -> (b t) c h w")
         return rearrange(super().forward(frames), "(b t) c h w -> b c t h w", b=batch)
+
+
+class CodeStatistics(NamedTuple):
+    """What `AdaptiveNorm` reads of a clip's codes; D channels of a code, k latent frames."""
+
+    mean_BkD: Tensor
+    """Over rows and columns of each latent frame."""
+    deviation_BkD: Tensor
+    """Standard deviation over the same."""
+
+    @classmethod
+    def of(cls, code_BDTHW: Tensor) -> "CodeStatistics":
+        """Return those of codes (B, D, k, H, W)."""
+        variance, mean = torch.var_mean(code_BDTHW, dim=(3, 4), correction=0)
+        return cls(mean.mT, (variance + 1e-6).sqrt().mT)
+
+
+class AdaptiveNorm(nn.Module):
+    """Group normalisation that a frame's codes scale and shift (MAGVIT-v2's decoder).
+
+    As in Open-MAGVIT2, the scale is a linear function of the standard deviation of the codes over
+    rows and columns, and the shift one of their mean; but of each latent frame alone, since those
+    of a clip would leak the future. Begins as a plain normalisation.
+
+    Args:
+        channels: of what is normalised.
+        groups: of the normalisation.
+        code_dim: D, channels of a code.
+        time: frames for each latent frame but the first, which has one.
+    """
+
+    def __init__(self, channels: int, groups: int, code_dim: int, time: int) -> None:
+        """Make a layer that keeps the shape."""
+        super().__init__()
+        self.time = time
+        self.norm = FrameGroupNorm(groups, channels, eps=1e-6, affine=False)
+        self.scale = nn.Linear(code_dim, channels)
+        self.shift = nn.Linear(code_dim, channels)
+        for layer, bias in ((self.scale, 1.0), (self.shift, 0.0)):
+            nn.init.zeros_(layer.weight)
+            nn.init.constant_(layer.bias, bias)
+
+    def forward(self, x_BCTHW: Tensor, stream: Stream | None, codes: CodeStatistics) -> Tensor:
+        """Return a tensor of the input's shape; frame t goes by latent frame ceil(t / time)."""
+        scale_BCTHW = self._of_frames(self.scale(codes.deviation_BkD), stream)
+        return self.norm(x_BCTHW) * scale_BCTHW + self._of_frames(
+            self.shift(codes.mean_BkD), stream
+        )
+
+    def _of_frames(self, values_BkC: Tensor, stream: Stream | None) -> Tensor:
+        values_BTC = values_BkC.repeat_interleave(self.time, dim=1)
+        if stream is None or stream.first:
+            values_BTC = values_BTC[:, self.time - 1 :]
+        return values_BTC.mT[..., None, None]
 
 
 class ResBlock(nn.Module):

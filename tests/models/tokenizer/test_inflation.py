@@ -5,7 +5,7 @@ import torch
 
 from models.tokenizer import TokenizerConfig, VideoTokenizer
 from models.tokenizer.inflation import check_inflates, inflate
-from tests.models.tokenizer.test_model import TINY, clip, tokenizer
+from tests.models.tokenizer.test_model import ADAPTIVE, TINY, clip, tokenizer
 
 IMAGE = TINY.model_copy(update={"temporal_kernels": (1, 1, 1, 1)})
 LATENTS = 4
@@ -22,13 +22,15 @@ def inflated(
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("adaptive", [False, True])
 @pytest.mark.parametrize("kernels", [(3, 3, 3, 3), (1, 3, 1, 3)])
 @pytest.mark.parametrize("frames", [1, 13])
 def test_it_is_the_image_tokenizer_on_images_and_videos(
-    frames: int, kernels: tuple[int, int, int, int]
+    frames: int, kernels: tuple[int, int, int, int], adaptive: bool
 ) -> None:
-    image, x = tokenizer(IMAGE).eval(), clip(frames)
-    video = inflated(image, "videos", TINY.model_copy(update={"temporal_kernels": kernels}))
+    config = IMAGE.model_copy(update={"adaptive_norm": adaptive})
+    image, x = tokenizer(config).eval(), clip(frames)
+    video = inflated(image, "videos", config.model_copy(update={"temporal_kernels": kernels}))
     torch.testing.assert_close(video.encoder(x), image.encoder(x))
     assert torch.equal(video.encode(x), image.encode(x))
     ids = image.encode(x)
@@ -36,11 +38,11 @@ def test_it_is_the_image_tokenizer_on_images_and_videos(
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("config", [IMAGE, TINY])
+@pytest.mark.parametrize("config", [IMAGE, TINY, ADAPTIVE])
 @pytest.mark.parametrize("frames", [1, 4 * LATENTS - 3])
 def test_it_codes_every_frame_of_a_video_as_an_image(frames: int, config: TokenizerConfig) -> None:
     image, x = tokenizer(config).eval(), clip(frames)
-    video = inflated(image, "images")
+    video = inflated(image, "images", config.model_copy(update={"temporal_kernels": (3,) * 4}))
     z = video.encoder(x)
     for latent in range(z.shape[2]):
         alone = image.encoder(x[:, :, 4 * latent : 4 * latent + 1])
@@ -67,6 +69,7 @@ def test_the_new_taps_learn() -> None:
         ({"channels": 16}, "channels is 8 there and 16 here"),
         ({"codebook": TINY.codebook.model_copy(update={"size": 32})}, "codebook.size is 64 there"),
         ({"res_blocks": (1, 1, 1, 2)}, "res_blocks"),
+        ({"adaptive_norm": True}, "adaptive_norm is False there and True here"),
     ],
 )
 def test_another_model_is_refused(changes: dict, says: str) -> None:

@@ -9,6 +9,7 @@ from models.evaluation.reconstruction import (
     psnr_per_frame_db,
 )
 from models.tokenizer import CVQConfig, TokenizerConfig, VideoTokenizer, parameter_count
+from models.tokenizer.layers import AdaptiveNorm
 
 TINY = TokenizerConfig(
     height_px=16,
@@ -21,12 +22,18 @@ TINY = TokenizerConfig(
     codebook=CVQConfig(size=64, dim=8),
 )
 
+ADAPTIVE = TINY.model_copy(update={"adaptive_norm": True})
+
 
 def tokenizer(config: TokenizerConfig = TINY) -> VideoTokenizer:
     torch.manual_seed(0)
     model = VideoTokenizer(config)
     with torch.no_grad():
         model.quantizer.codebook.normal_()
+        for layer in model.modules():
+            if isinstance(layer, AdaptiveNorm):  # begins with weights of zero
+                layer.scale.weight.normal_()
+                layer.shift.weight.normal_()
     return model
 
 
@@ -65,8 +72,9 @@ def test_encoder_is_causal_at_every_frame(frame: int) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("latent", range(5))
-def test_decoder_is_causal_at_every_latent(latent: int) -> None:
-    model = tokenizer().eval()
+@pytest.mark.parametrize("config", [TINY, ADAPTIVE], ids=["plain", "adaptive"])
+def test_decoder_is_causal_at_every_latent(latent: int, config: TokenizerConfig) -> None:
+    model = tokenizer(config).eval()
     z = torch.randn(1, 8, 5, 2, 2)
     whole = model.decoder(z)
     changed = z.clone()
@@ -78,8 +86,9 @@ def test_decoder_is_causal_at_every_latent(latent: int) -> None:
 
 
 @torch.no_grad()
-def test_truncating_equals_the_whole() -> None:
-    model, x = tokenizer().eval(), clip(17)
+@pytest.mark.parametrize("config", [TINY, ADAPTIVE], ids=["plain", "adaptive"])
+def test_truncating_equals_the_whole(config: TokenizerConfig) -> None:
+    model, x = tokenizer(config).eval(), clip(17)
     z = model.encoder(x)
     y = model.decoder(z)
     for latents in range(1, 6):
@@ -100,8 +109,9 @@ def test_clips_of_a_batch_do_not_mix() -> None:
     assert torch.equal(model.encode(x)[1:2], model.encode(x[1:2]))
 
 
-def test_gradient_reaches_the_encoder_through_the_codes() -> None:
-    model = tokenizer()
+@pytest.mark.parametrize("config", [TINY, ADAPTIVE], ids=["plain", "adaptive"])
+def test_gradient_reaches_the_encoder_through_the_codes(config: TokenizerConfig) -> None:
+    model = tokenizer(config)
     model(clip(5)).losses["l1"].backward()  # the codebook loss left out: straight-through only
     for name, parameter in model.named_parameters():
         if name == "quantizer.codebook":
@@ -192,6 +202,11 @@ def test_spatial_levels_are_causal_and_cheaper() -> None:
     assert tokenizer(spatial).eval().encode(clip(17)).shape == (1, 5, 2, 2)
 
 
+def test_the_adaptive_norm_adds_two_maps_of_a_code_to_each_level() -> None:
+    added = 2 * (TINY.codebook.dim + 1) * sum(TINY.level_channels)
+    assert parameter_count(ADAPTIVE) == parameter_count(TINY) + added
+
+
 def test_parameter_count_needs_no_memory() -> None:
     assert parameter_count(TINY) == sum(p.numel() for p in tokenizer().parameters())
     assert 300e6 < parameter_count(TokenizerConfig()) < 400e6
@@ -206,8 +221,9 @@ def test_bad_configs_are_refused(changes: dict) -> None:
         TokenizerConfig(**{**TINY.model_dump(exclude={"codebook"}), **changes})
 
 
-def test_it_learns_more_than_a_solid_colour_in_every_frame() -> None:
-    model = tokenizer()
+@pytest.mark.parametrize("config", [TINY, ADAPTIVE], ids=["plain", "adaptive"])
+def test_it_learns_more_than_a_solid_colour_in_every_frame(config: TokenizerConfig) -> None:
+    model = tokenizer(config)
     rows = torch.linspace(-3, 3, 16)
     shift = torch.arange(9)[:, None, None] * 0.4
     wave = torch.sin(rows[:, None] + 0.5 * rows + shift)

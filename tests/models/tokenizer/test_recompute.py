@@ -1,10 +1,11 @@
 """Keeping less for the backward pass changes neither the loss nor a gradient, nor the codebook."""
 
+import pytest
 import torch
 
-from models.tokenizer import VideoTokenizer
+from models.tokenizer import TokenizerConfig, VideoTokenizer
 from ray_jobs.training.capabilities import recompute_activations
-from tests.models.tokenizer.test_model import clip, tokenizer
+from tests.models.tokenizer.test_model import ADAPTIVE, TINY, clip, tokenizer
 
 
 def step(model: VideoTokenizer) -> tuple[torch.Tensor, int]:
@@ -22,8 +23,9 @@ def step(model: VideoTokenizer) -> tuple[torch.Tensor, int]:
     return loss, sum(kept.values())
 
 
-def test_the_same_to_the_bit_with_less_kept() -> None:
-    plain, frugal = tokenizer().train(), tokenizer().train()
+@pytest.mark.parametrize("config", [TINY, ADAPTIVE], ids=["plain", "adaptive"])
+def test_the_same_to_the_bit_with_less_kept(config: TokenizerConfig) -> None:
+    plain, frugal = tokenizer(config).train(), tokenizer(config).train()
     assert recompute_activations(frugal)
     loss, much = step(plain)
     same, little = step(frugal)

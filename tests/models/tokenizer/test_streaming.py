@@ -7,10 +7,14 @@ import torch
 
 from models.tokenizer import VideoTokenizer
 from models.tokenizer.layers import Stream
-from tests.models.tokenizer.test_model import TINY, clip, tokenizer
+from tests.models.tokenizer.test_model import ADAPTIVE, TINY, clip, tokenizer
 
 LATENTS = 5
-CONFIGS = {"video": TINY, "mixed": TINY.model_copy(update={"temporal_kernels": (1, 3, 1, 3)})}
+CONFIGS = {
+    "video": TINY,
+    "mixed": TINY.model_copy(update={"temporal_kernels": (1, 3, 1, 3)}),
+    "adaptive": ADAPTIVE,
+}
 
 
 def cuts(latents: int) -> list[list[int]]:
