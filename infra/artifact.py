@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from infra import config as configs
-from infra import fingerprints, storage
+from infra import fingerprints, parquet, storage
 from infra.errors import UserError, one_line
 from infra.fingerprints import MARKER, SCHEMA_VERSION, Identity
 
@@ -132,7 +132,7 @@ def files(uri: str, below: str = "") -> Iterator[tuple[str, int]]:
     """
     prefix = f"{below.rstrip('/')}/" if below else ""
     with storage.open_input(storage.join(uri, read(uri).index)) as file:
-        for batch in pq.ParquetFile(file).iter_batches(_FILES_AT_ONCE):
+        for batch in parquet.batches(pq.ParquetFile(file), _FILES_AT_ONCE):
             for path, size in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 if path.startswith(prefix):
                     yield path, size

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra import storage
+from infra import parquet, storage
 from ray_jobs.clip_tables import add_up, tallies
 from ray_jobs.part_files import FILES_AT_ONCE, read_footer, write_tables
 
@@ -71,7 +71,7 @@ def rewrite(
         schema = schema.with_metadata({**(schema.metadata or {}), **(metadata or {})})
 
         def judged() -> Iterator[pa.Table]:
-            for batch in table.iter_batches(ROWS_AT_ONCE):
+            for batch in parquet.batches(table, ROWS_AT_ONCE):
                 rows, reasons = judge(batch)
                 accounts.extend(tallies(rows))
                 against.update(reasons)

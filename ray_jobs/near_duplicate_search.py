@@ -21,7 +21,7 @@ from ray.exceptions import RayTaskError
 from data_prep import selection
 from data_prep.filters import FiltersConfig
 from data_prep.near_duplicates import near_duplicates
-from infra import storage
+from infra import parquet, storage
 from infra.config import Resources
 from infra.errors import Unavailable, UserError
 from ray_jobs.units import Parts
@@ -105,7 +105,7 @@ def hashes_of(source: str, filters: FiltersConfig | None) -> tuple[NDArray[np.in
     columns = [f"clips.list.element.{name}" for name in ("reason", "scores", "phash")]
     all_places, all_hashes, before = [np.empty(0, np.int64)], [np.empty(0, np.uint64)], 0
     with storage.open_input(source) as file:
-        for batch in pq.ParquetFile(file).iter_batches(4096, columns=columns):
+        for batch in parquet.batches(pq.ParquetFile(file), 4096, columns):
             clips = batch.column("clips").flatten()
             places, values = selection.hashes(clips, filters)
             all_places.append(np.array(places, np.int64) + before)

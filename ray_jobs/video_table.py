@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra import storage
+from infra import parquet, storage
 from infra.errors import UserError
 
 Row = dict[str, Any]
@@ -55,7 +55,7 @@ def read(uri: str) -> Iterator[Row]:
     with storage.open_input(_table(uri)) as source:
         table = pq.ParquetFile(source)
         _check_version(uri, table)
-        for batch in table.iter_batches(_ROWS_AT_ONCE):
+        for batch in parquet.batches(table, _ROWS_AT_ONCE):
             yield from map(from_columns, batch.to_pylist())
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra import storage
+from infra import parquet, storage
 from infra.errors import UserError
 
 Record = dict[str, Any]
@@ -64,7 +64,7 @@ def read(uri: str, *, strips: bool = True) -> Iterator[Record]:
         version = (table.schema_arrow.metadata or {}).get(b"longtake.version", b"none").decode()
         if version != VERSION:
             raise UserError(f"{file}: version {version}; readable is {VERSION}: measure anew")
-        for batch in table.iter_batches(256, columns=columns):
+        for batch in parquet.batches(table, 256, columns):
             yield from map(from_columns, batch.to_pylist())
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from data_prep.schemas import CLIP_TABLE
 from data_prep.seen import DTYPE, Digests
-from infra import storage
+from infra import parquet, storage
 from infra.config import Resources
 from infra.log import logger
 from ray_jobs.clip_tables import add_up, tallies
@@ -132,7 +132,7 @@ def _rewrite_part(
     again = np.array(copies)
 
     def tables(file: pq.ParquetFile) -> Iterator[pa.Table]:
-        for batch in file.iter_batches(_ROWS_AT_ONCE):
+        for batch in parquet.batches(file, _ROWS_AT_ONCE):
             inside = again[(len(accounts) <= again) & (again < len(accounts) + batch.num_rows)]
             made = _with_duplicates(batch, (inside - len(accounts)).tolist())
             for rows in made.to_batches():

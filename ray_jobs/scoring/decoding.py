@@ -11,7 +11,7 @@ from pydantic import Field
 from data_prep.decode import Decoder
 from data_prep.decode_process import DecodeError, DecodeLimits
 from data_prep.stills import stills
-from infra import storage
+from infra import parquet, storage
 from infra.config import Section
 from infra.errors import UserError, one_line
 from ray_jobs.scoring.rows import Row, clips_in_a_row
@@ -43,7 +43,7 @@ def rows_of_file(source: str, frames: FramesConfig, limits: DecodeLimits) -> Ite
     """
     columns = ["uri", "caption", *(f"clips.list.element.{name}" for name in _CLIP)]
     with storage.open_input(source) as file:
-        for batch in pq.ParquetFile(file).iter_batches(1024, columns=columns):
+        for batch in parquet.batches(pq.ParquetFile(file), 1024, columns):
             for video in batch.to_pylist():
                 kept = [clip for clip in video["clips"] if clip["status"] == "kept"]
                 if kept:

@@ -28,7 +28,7 @@ from data_prep.sampling import (
     part_of,
     position,
 )
-from infra import storage
+from infra import parquet, storage
 from infra.errors import UserError
 from models.codec import Channels, CodecSpec
 from ray_jobs import unit_tables
@@ -94,7 +94,7 @@ class Estimate:
 def clips_of(table_uri: str, settings: FrameSettings) -> Iterator[Clip]:
     """Yield the kept clips of one file of a clip table, in order."""
     with storage.open_input(table_uri) as source:
-        for batch in pq.ParquetFile(source).iter_batches(256, columns=_COLUMNS):
+        for batch in parquet.batches(pq.ParquetFile(source), 256, _COLUMNS):
             for video in batch.to_pylist():
                 if video["status"] != "kept":
                     continue
