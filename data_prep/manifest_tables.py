@@ -7,10 +7,7 @@ import reprlib
 from collections.abc import Iterator
 from typing import IO, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from data_prep import entries
+from data_prep import entries, manifest_parquet
 from data_prep.entries import ROW_BYTES_MAX, Entry
 from infra import storage
 from infra.errors import UserError, one_line
@@ -68,7 +65,7 @@ def checked_entry(
 def _rows(uri: str, file: IO[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (where, row) for every row of a table, a few at a time."""
     if uri.lower().endswith(".parquet"):
-        yield from _parquet_rows(uri, file)
+        yield from manifest_parquet.rows(uri, file, lambda names: _check_columns(uri, names))
         return
     text = io.TextIOWrapper(file, "utf-8-sig", newline="\n")
     try:
@@ -77,19 +74,6 @@ def _rows(uri: str, file: IO[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
         raise UserError(f"manifest {uri}: not UTF-8 text: {one_line(error)}") from None
     finally:
         text.detach()
-
-
-def _parquet_rows(uri: str, file: IO[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
-    number = 0
-    try:
-        table = pq.ParquetFile(file, buffer_size=1 << 20)
-        _check_columns(uri, table.schema_arrow.names)
-        for batch in table.iter_batches(1024):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"row {number}", row
-    except pa.ArrowException as error:
-        raise UserError(f"manifest {uri}: not Parquet: {one_line(error)}") from None
 
 
 def _csv_rows(uri: str, text: io.TextIOWrapper) -> Iterator[tuple[str, dict[str, Any]]]:

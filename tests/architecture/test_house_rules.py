@@ -75,3 +75,9 @@ def test_a_modules_first_line_names_the_thing(name: str) -> None:
     first = doc.splitlines()[0]
     assert first.endswith(".")
     assert not RIDDLE.match(first), "a noun phrase, not a riddle"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whole_tables_are_streamed_by_one_function(name: str) -> None:
+    words = _code_words(ast.parse((ROOT / name).read_text()))
+    assert "iter_batches" not in words or name == "infra/parquet.py"

@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import subprocess
+import sys
 import tracemalloc
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep import manifest
+from data_prep.entries import ROW_BYTES_MAX
 from data_prep.schemas import MANIFEST
 from infra.errors import UserError
 
@@ -231,3 +234,61 @@ def test_errors_are_short_whatever_the_value(tmp_path: Path) -> None:
         with pytest.raises(UserError) as caught:
             manifest.read((str(path),))
         assert len(str(caught.value)) < 400 + len(str(path))
+
+
+LONG = 40 * ROW_BYTES_MAX
+"""Letters of a text that is longer than a row may be."""
+BOMBS = {
+    "shared by all rows": ([LONG] * 40, {"dictionary_pagesize_limit": 1 << 30}, "rows 1 to 40"),
+    "repeated": ([LONG] * 40, {"use_dictionary": False}, "rows 1 to 40"),
+    "among short ones": ([9] * 90 + [LONG] * 9, {"dictionary_pagesize_limit": 1 << 30}, "row 91"),
+    "one too long": ([9] * 5 + [ROW_BYTES_MAX + 1], {}, "row 6"),
+}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_small_table_cannot_stand_for_gigabytes(tmp_path: Path, bomb: str, nested: bool) -> None:
+    """Each took gigabytes before its rows were looked at; now a fresh process reads it in 0.4."""
+    lengths, how, where = BOMBS[bomb]
+    texts: list = ["x" * length for length in lengths]
+    if nested:
+        texts = [[{"tag": text}] for text in texts]
+    uris = [f"{number}.mp4" for number in range(len(texts))]
+    file = tmp_path / "bomb.parquet"
+    pq.write_table(pa.table({"uri": uris, "text": texts}), file, compression="zstd", **how)
+    del texts
+    assert file.stat().st_size < 200_000
+    done = subprocess.run(
+        [sys.executable, "-c", _READ, str(file)], capture_output=True, text=True, check=True
+    )
+    message, peak_mb = done.stdout.splitlines()
+    assert f"bomb.parquet, {where}: column text" in message
+    assert "allowed are" in message
+    assert len(message) < 400
+    assert int(peak_mb) < 400
+
+
+_READ = """
+import resource, sys
+from data_prep import manifest
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    manifest.read((sys.argv[1],))
+except Exception as error:
+    print(type(error).__name__, error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_texts_that_rows_share_come_back_whole(tmp_path: Path) -> None:
+    tags = [["a"], [], None]
+    rows = [
+        {"uri": f"/f/{n}.mp4", "caption": "ab"[n % 2] * 300_000, "tags": tags[n % 3]}
+        for n in range(300)
+    ]
+    found = manifest.read((_write(tmp_path / "shared.parquet", rows),)).table
+    assert found["caption"].to_pylist() == [row["caption"] for row in rows]
+    assert [json.loads(text or "{}").get("tags") for text in found["extra"].to_pylist()] == [
+        row["tags"] for row in rows
+    ]
