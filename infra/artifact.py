@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from infra import config as configs
-from infra import fingerprints, parquet, storage
+from infra import fingerprints, parquet, run_lock, storage
 from infra.errors import UserError, one_line
 from infra.fingerprints import MARKER, SCHEMA_VERSION, Identity
 
@@ -162,7 +163,7 @@ def look(kind: str, config: configs.JobConfig) -> Output:
             _refuse_other_version(uri, was)
             _refuse_other(uri, was, kind, config, identity)
             return Output(uri, _fingerprint(kind, config, identity), state)
-    if next(storage.walk(uri), None):
+    if any(file != storage.join(uri, run_lock.FILE) for file, _ in storage.walk(uri)):
         raise UserError(f"output {uri}: holds files of something else; give an empty directory")
     return Output(uri, "", State.NEW)
 
@@ -179,6 +180,8 @@ def begin(kind: str, config: configs.JobConfig, found: Output | None = None) -> 
         UserError: as :func:`look`.
     """
     output = found or look(kind, config)
+    if output.state is not State.FINISHED and storage.exists(output.path(MARKER)):
+        output = look(kind, config)  # finished since
     if output.state is State.FINISHED:
         return output
     if output.state is State.NEW:
@@ -204,6 +207,7 @@ def finish(output: Output, kind: str, summary: dict[str, Any], begun_at: float) 
         summary: JSON values; its whole numbers become the artifact's counts.
         begun_at: ``time.monotonic()`` when the job started.
     """
+    _remove_partials(output.uri)
     storage.write_json(output.path(SUMMARY), summary)
     counts = {k: v for k, v in summary.items() if isinstance(v, int) and not isinstance(v, bool)}
     seconds = round(time.monotonic() - begun_at, 3)
@@ -215,9 +219,16 @@ def finish(output: Output, kind: str, summary: dict[str, Any], begun_at: float) 
     return info
 
 
+def _remove_partials(uri: str) -> None:
+    """Remove what killed writers left on a disk; in S3 they leave nothing to be seen."""
+    if not storage.is_remote(uri):
+        for file in Path(uri).rglob(".*.partial"):
+            file.unlink(missing_ok=True)
+
+
 def _write_index(output: Output) -> tuple[int, int]:
     """Write the index of the files below the output; return how many and how large they are."""
-    own = {output.path(name) for name in (UNFINISHED, INDEX, MARKER)}
+    own = {output.path(name) for name in (UNFINISHED, INDEX, MARKER, run_lock.FILE)}
     below = len(output.uri) + 1
     found = ((file[below:], size) for file, size in storage.walk(output.uri) if file not in own)
     count = size_bytes = 0

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from infra import artifact, cluster, config
+from infra import artifact, cluster, config, run_lock
 from infra.command_line import describe, run_and_exit
 from infra.config import JobConfig
 from infra.log import logger
@@ -54,7 +54,7 @@ def execute(job: Job[C], settings: C, found: artifact.Output | None = None) -> S
         found: what :func:`artifact.look` has found, its plan looked through; None does both here.
 
     Raises:
-        UserError: bad inputs, or an output that holds other work.
+        UserError: bad inputs, or an output that holds other work or that another run writes to.
     """
     begun_at = time.monotonic()
     kind = job.kind_of(settings)
@@ -65,11 +65,14 @@ def execute(job: Job[C], settings: C, found: artifact.Output | None = None) -> S
         return artifact.summary(settings.output)
     if not planned:
         job.plan(settings)  # refuses bad inputs before anything is written
-    output = artifact.begin(kind, settings, found)
-    resumes = " (resuming an unfinished run)" if output.state is artifact.State.RESUMED else ""
-    logger.info(f"{job.name}: {output.uri}{resumes}")
-    summary = job.run(settings, output)
-    info = artifact.finish(output, kind, summary, begun_at)
+    with run_lock.held(settings.output):
+        output = artifact.begin(kind, settings, found)
+        if output.state is artifact.State.FINISHED:  # by a run that was awaited
+            return artifact.summary(output.uri)
+        resumes = " (resuming an unfinished run)" if output.state is artifact.State.RESUMED else ""
+        logger.info(f"{job.name}: {output.uri}{resumes}")
+        summary = job.run(settings, output)
+        info = artifact.finish(output, kind, summary, begun_at)
     logger.info(f"{job.name}: done in {info.seconds:.0f} s")
     return summary
 

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from infra import artifact, run_lock, storage
 from infra.config import JobConfig
-from infra.job import Job, main
+from infra.errors import UserError
+from infra.job import Job, execute, main
 
 JOB = Job(
     "toy", "toy", JobConfig, lambda config: ["nothing"], lambda *_: {},
@@ -28,3 +30,28 @@ def test_bad_input_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str]):
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: sede: unknown key; did you mean seed?")
+
+
+def test_an_output_is_held_while_a_job_runs_and_clean_when_it_is_done(tmp_path: Path):
+    (tmp_path / "in").write_text("x")
+    config = JobConfig(input=(str(tmp_path / "in"),), output=str(tmp_path / "out"))
+    refused: list[str] = []
+
+    def run(config: JobConfig, output: artifact.Output) -> dict[str, int]:
+        storage.write_text(output.path("parts", "a.txt"), "a")
+        (tmp_path / "out" / "parts" / ".b.txt.0123abcd.partial").write_text("of a killed writer")
+        if not refused:  # the same again, as by another terminal
+            with pytest.raises(UserError) as error:
+                execute(job, config)
+            refused.append(str(error.value))
+        return {"parts": 1}
+
+    job = Job("toy", "toy", JobConfig, lambda config: [], run)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / run_lock.FILE).write_text("{}")  # killed before anything else was written
+    assert execute(job, config) == {"parts": 1}
+    assert "another run writes there (process" in refused[0]
+    held = {file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*")}
+    assert held == {"artifact.json", "config.yaml", "files.parquet", "parts", "parts/a.txt",
+                    "summary.json"}  # fmt: skip
+    assert [file for file, _ in artifact.files(config.output, "parts")] == ["parts/a.txt"]
