@@ -1,5 +1,6 @@
 """Inputs of a run: directories of videos and images, archives, or tables of URIs and captions."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,9 @@ class Counts:
     """Entries left out since their URI came before; the first one's caption counts."""
     other_files: int = 0
     """Files of directories left out since their names do not end like a video's or an image's."""
+    linked_folders: int = 0
+    """Links to directories, which are not followed: they may lead anywhere, and in circles."""
+    first_link: str = ""
     archives: int = 0
     first_archive: str = ""
 
@@ -46,6 +50,11 @@ class Counts:
             notes.append(f"{self.archives} archives")
         if self.repeated_uris:
             notes.append(f"{self.repeated_uris} repeated URIs left out (the first one counts)")
+        if self.linked_folders:
+            notes.append(
+                f"{self.linked_folders} linked folders not followed ({self.first_link} first); "
+                "give them as inputs of their own"
+            )
         if self.other_files:
             notes.append(
                 f"{self.other_files} other files left out "
@@ -191,14 +200,19 @@ def _files(uri: str, counts: Counts, leave_out: str | None) -> Iterator[Entry]:
             raise UserError(f"input {uri}: neither a video nor a manifest; allowed are {allowed}")
         yield Entry(uri)
         return
-    videos = others = 0
+    videos = others = links = 0
     for file, size in storage.walk(uri, leave_out=leave_out):
-        if file.lower().endswith(wanted):
+        if not storage.is_remote(file) and os.path.islink(file) and os.path.isdir(file):
+            links += 1
+            counts.first_link = counts.first_link or file
+        elif file.lower().endswith(wanted):
             videos += 1
             yield replace(checked_entry(uri, file, {}), size_bytes=size)
         else:
             others += 1
     counts.other_files += others
+    counts.linked_folders += links
     if not videos:
         what = f"none of its {others} files is a video" if others else "an empty directory"
+        what += f", and {links} linked folders are not followed" if links else ""
         raise UserError(f"input {uri}: {what}; put files ending in {' '.join(wanted)} there")

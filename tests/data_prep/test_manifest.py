@@ -35,6 +35,24 @@ def test_directory_is_searched_recursively_and_counts_the_rest(tmp_path: Path) -
     assert "2 other files" in found.notes[0]
 
 
+def test_linked_folders_are_named_and_linked_files_are_read(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.mp4").write_bytes(b"film")
+    films = tmp_path / "films"
+    films.mkdir()
+    (films / "more").symlink_to(tmp_path / "elsewhere")
+    (films / "circle.mp4").symlink_to(films)
+    with pytest.raises(
+        UserError, match="an empty directory, and 2 linked folders are not followed"
+    ):
+        manifest.read((str(films),))
+    (films / "b.mp4").symlink_to(tmp_path / "elsewhere" / "a.mp4")
+    found = manifest.read((str(films),))
+    assert _uris(found) == [str(films / "b.mp4")]
+    (note,) = found.notes
+    assert note.startswith(f"2 linked folders not followed ({films}/circle.mp4 first); give them")
+
+
 def _write(path: Path, rows: list[dict]) -> str:
     if path.suffix == ".jsonl":
         path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")

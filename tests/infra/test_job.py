@@ -55,3 +55,19 @@ def test_an_output_is_held_while_a_job_runs_and_clean_when_it_is_done(tmp_path: 
     assert held == {"artifact.json", "config.yaml", "files.parquet", "parts", "parts/a.txt",
                     "summary.json"}  # fmt: skip
     assert [file for file, _ in artifact.files(config.output, "parts")] == ["parts/a.txt"]
+
+
+def test_an_output_may_lie_below_its_input(tmp_path: Path):
+    (tmp_path / "a.mp4").write_bytes(b"film")
+    config = JobConfig(input=(str(tmp_path),), output=str(tmp_path / "prepared"))
+
+    def run(config: JobConfig, output: artifact.Output) -> dict[str, int]:
+        storage.write_text(output.path("clips", "b.mp4"), "half of the work")
+        if output.state is not artifact.State.RESUMED:
+            raise KeyboardInterrupt
+        return {"clips": 1}
+
+    job = Job("toy", "toy", JobConfig, lambda config: [], run)
+    with pytest.raises(KeyboardInterrupt):
+        execute(job, config)
+    assert execute(job, config) == execute(job, config) == {"clips": 1}
