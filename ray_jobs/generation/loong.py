@@ -41,7 +41,7 @@ class LoongConfig(SystemConfig):
 
     def open(self, inputs: Sequence[str]) -> Loong:
         """Return the system with its models; see :class:`SystemConfig`."""
-        return Loong(self, *_sources(inputs))
+        return Loong(self, *models_of(inputs))
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Loong:
         extension, shape = self.settings.extension, _tokenizer_config(self.tokenizer_uri)
         latents = max(extension.window_latents(shape.codec_spec))
         rows, columns = _latent_size(shape)
-        encode = _text_encoder(self.autoregressive_uri, model)
+        encode = text_encoder(self.autoregressive_uri, model)
         encoded = [encode(each.text) for prompt in prompts for each in over_time(prompt)]
         longest, highest = max(map(len, encoded)), max(max(ids, default=0) for ids in encoded)
         if highest >= model.vocabulary.text:
@@ -138,7 +138,7 @@ class Loong:
     def _say_what_is_cut(self, model: ARConfig, prompts: Sequence[Prompt]) -> None:
         """Warn of each prompt of which the model sees only the beginning, and say which."""
         encoder = _encoder_of(self.autoregressive_uri)
-        encode = _text_encoder(self.autoregressive_uri, model)
+        encode = text_encoder(self.autoregressive_uri, model)
         for words in (each.text.split() for prompt in prompts for each in over_time(prompt)):
             (whole,) = encoder.lengths([" ".join(words)])
             seen = len(encode(" ".join(words)))
@@ -164,7 +164,7 @@ class WindowWorker:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._tokenizer = cast(VideoTokenizer, exports.load(tokenizer, device))
         self._model = cast(LongtakeLlama, exports.load(autoregressive, device))
-        self._encode = _text_encoder(autoregressive, self._model.config)
+        self._encode = text_encoder(autoregressive, self._model.config)
         self._fps = float(artifact.summary(autoregressive, fps=float)["fps"])
 
     def __call__(self, group: Group, carried: bytes) -> Iterator[Frames]:
@@ -208,7 +208,7 @@ class WindowWorker:
         return [prompts[cue_in_force(starts, first)].text for first in extension.first_frames]
 
 
-def _sources(inputs: Sequence[str]) -> tuple[str, str]:
+def models_of(inputs: Sequence[str]) -> tuple[str, str]:
     """Return the URIs of the tokenizer and of the autoregressive model, which go together.
 
     Raises:
@@ -241,7 +241,7 @@ def _latent_size(config: TokenizerConfig) -> tuple[int, int]:
     return config.latent_shape(1)[1:]
 
 
-def _text_encoder(autoregressive: str, model: ARConfig) -> Callable[[str], list[int]]:
+def text_encoder(autoregressive: str, model: ARConfig) -> Callable[[str], list[int]]:
     """Return the encoding of prompts that the model was trained with, as its artifact states it.
 
     Raises:

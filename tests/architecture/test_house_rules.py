@@ -18,6 +18,7 @@ OWN_FOLDER = re.compile(r"(^|/)(loong|arlon|pavdm|pa_vdm)(/|\.py$)")
 NAMES_A_SYSTEM = {
     "models/exports.py": "the list of the kinds of models",
     "ray_jobs/generation/kinds.py": "the union of systems",
+    "ray_jobs/continuation.py": "continues film with Loong's decoder",
     "ray_jobs/tasks/autoregressive.py": "trains Loong's decoder",
     "ray_jobs/train_autoregressive.py": "trains Loong's decoder",
     "tuning/loss_weight.py": "sweeps a loss of Loong's",

@@ -42,6 +42,8 @@ from models.autoregressive.sampling import Sampling
 from models.codec import CodecSpec, VideoCodec
 from models.pixels import to_frames, to_pixels
 
+Strategy = Literal["re-encode", "naive"]
+
 
 class Extension(Section):
     """How a long video is cut into windows."""
@@ -52,7 +54,7 @@ class Extension(Section):
     """Frames of one window: the longest clip that the model was trained on."""
     reencode_frames: int = 17
     """n, the last frames that open the next window. The paper leaves n open."""
-    strategy: Literal["re-encode", "naive"] = "re-encode"
+    strategy: Strategy = "re-encode"
     """How known frames enter the next window: encoded anew, or as the tokens that they are."""
     match_colour: bool = False
     """Give each window the colours that the video had before it; see `colour.match_colour`."""
