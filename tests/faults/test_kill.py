@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 # When to kill: a file that shows that the step is at work, the deeper the better.
 SIGNS = {
     "prepare": "prepare/unfinished.json",
-    "frames": "frames/frames/part-*.parquet",
+    "frames": "frames/frames/*/part-*.parquet",
     "tokenizer": "tokenizer/checkpoints/*/train_state.json",
     "tokens": "tokens/unfinished.json",
     "autoregressive": "autoregressive/checkpoints/*/train_state.json",
@@ -31,7 +31,7 @@ SIGNS = {
 }
 # What must be the same to the byte: everything but logs, times and the report that shows them.
 SAME = (
-    "frames/frames/*.parquet", "tokenizer/model.safetensors", "tokens/tokens/*.parquet",
+    "frames/frames/*/*.parquet", "tokenizer/model.safetensors", "tokens/tokens/*/*.parquet",
     "autoregressive/model.safetensors", "generate/videos/*/*.mp4",
     "upscale/videos/*/*.mp4",
 )  # fmt: skip
