@@ -5,6 +5,7 @@ child says is untrusted too: a hostile file may have taken it over.
 """
 
 import fcntl
+import functools
 import json
 import os
 import select
@@ -22,8 +23,10 @@ import numpy as np
 from pydantic import Field
 
 from data_prep import probe as file_probe
+from data_prep import sandbox
 from data_prep.types import UnreadableReason
 from infra.config import Section
+from infra.log import logger
 from infra.storage import Ranges
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,6 +84,15 @@ class Usage:
 
     cpu_seconds: float = 0.0
     peak_rss_bytes: int = 0
+
+
+@functools.cache
+def _say_what_is_open() -> None:
+    if lacks := sandbox.missing():
+        logger.warning(
+            f"decoding processes are not confined by {' and '.join(lacks)}, which this machine "
+            "does not have: a hostile video that takes one over could reach more than its own file"
+        )
 
 
 class DecodeProcess:
@@ -178,10 +190,15 @@ class DecodeProcess:
 
     def start(self) -> int:
         """Start the child and return the id of its process."""
+        _say_what_is_open()
         kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the child)
         self._process = subprocess.Popen(
-            [*self.command(), str(self._limits.memory_bytes), str(self._limits.image_pixels)],
+            [
+                *self.command(),
+                *map(str, (self._limits.memory_bytes, self._limits.image_pixels)),
+                *([] if self._ranges else [str(self._path)]),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
