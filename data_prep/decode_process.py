@@ -87,12 +87,15 @@ class Usage:
 
 
 @functools.cache
-def _say_what_is_open() -> None:
-    if lacks := sandbox.missing():
+def _confined_by() -> str:
+    """Return what a child of this machine is confined by; what is lacking is said once."""
+    lacks = sandbox.missing()
+    for part, why in lacks.items():
         logger.warning(
-            f"decoding processes are not confined by {' and '.join(lacks)}, which this machine "
-            "does not have: a hostile video that takes one over could reach more than its own file"
+            f"decoding processes are not confined by {part} on this machine ({why}): a hostile "
+            "video that takes one over could reach more than its own file"
         )
+    return ",".join(part for part in sandbox.PARTS if part not in lacks)
 
 
 class DecodeProcess:
@@ -190,13 +193,13 @@ class DecodeProcess:
 
     def start(self) -> int:
         """Start the child and return the id of its process."""
-        _say_what_is_open()
         kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the child)
         self._process = subprocess.Popen(
             [
                 *self.command(),
                 *map(str, (self._limits.memory_bytes, self._limits.image_pixels)),
+                _confined_by(),
                 *([] if self._ranges else [str(self._path)]),
             ],
             stdin=subprocess.PIPE,

