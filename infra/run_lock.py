@@ -119,8 +119,6 @@ def _beat(file: str, mine: Holder, ended: threading.Event) -> None:
 
 def _read(file: str) -> Holder | None:
     """Return who holds an output; None where nobody does, or nobody that this version knows."""
-    if not storage.exists(file):
-        return None
     try:
         tree: dict[str, Any] = storage.read_map(file)
         found = Holder(**tree)

@@ -252,9 +252,10 @@ def read_range(uri: str, start: int, count: int) -> bytes:
 
 
 def read_bytes(uri: str) -> bytes:
-    """Return the bytes of the file at `uri`."""
-    with open_input(uri) as file:
-        return file.read()
+    """Return the bytes of the file at `uri`, in one request: what it held at one moment."""
+    with _explained(uri):
+        fs, path = _open(uri)
+        return cast(bytes, fs.cat_file(path))
 
 
 def write_bytes(uri: str, data: bytes) -> None:

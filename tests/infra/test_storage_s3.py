@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import fsspec
 import pyarrow as pa
@@ -173,7 +173,26 @@ def test_a_server_that_throttles_is_asked_again_and_then_no_verdict(
         assert {request.split()[0] for request in throttle.refused} >= {"GET", "PUT", "POST"}
         fsspec.get_filesystem_class("s3").clear_instance_cache()
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-        assert isinstance(_line(storage.read_bytes, f"{folder}/b.bin"), storage.Unavailable)
+        assert isinstance(_line(storage.size_bytes, f"{folder}/b.bin"), storage.Unavailable)
+
+
+def test_a_file_that_is_rewritten_while_it_is_read_is_read_as_it_was(folder: str):
+    uri, ended = f"{folder}/a.bin", Event()
+    states = [bytes([number]) * 1000 for number in range(2)]
+    storage.write_bytes(uri, states[0])
+
+    def rewrite() -> None:
+        while not ended.is_set():
+            for state in states:
+                storage.write_bytes(uri, state)
+
+    writer = Thread(target=rewrite)
+    writer.start()
+    try:
+        assert all(storage.read_bytes(uri) in states for _ in range(100))
+    finally:
+        ended.set()
+        writer.join()
 
 
 @pytest.mark.faults
