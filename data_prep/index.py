@@ -18,7 +18,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +150,9 @@ class Index:
     """
 
     def __init__(self, artifact_uri: str) -> None:
-        info = artifact.read(artifact_uri, shards.KINDS)
+        artifact.read(artifact_uri, shards.KINDS)
         self._uri = artifact_uri
-        source = pa.memory_map(str(_local(artifact_uri, info)))
+        source = pa.memory_map(str(_local(artifact_uri)))
         self._files = pa.ipc.open_file(source).read_all()
         self.spec = _spec(self._files.schema, storage.join(artifact_uri, FILE))
         groups = self._files["row_groups"]
@@ -254,7 +253,7 @@ class _Window(io.RawIOBase):
         return bytes(self._data[start:stop])
 
 
-def _local(artifact_uri: str, info: artifact.ArtifactInfo) -> Path:
+def _local(artifact_uri: str) -> Path:
     """Return a local file with an artifact's index, fetched by the first who asks on this node."""
     uri = storage.join(artifact_uri, FILE)
     if not storage.is_remote(uri):
@@ -262,12 +261,12 @@ def _local(artifact_uri: str, info: artifact.ArtifactInfo) -> Path:
         if not path.exists():
             raise UserError(f"{uri}: not found; made by an earlier version: run its job again")
         return path
-    known = json.dumps([uri, asdict(info)], sort_keys=True, default=str)
+    held = json.dumps([uri, storage.checksum(uri)])  # what is made anew has the same name
     folder = Path(tempfile.gettempdir()) / f"longtake-index-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise UserError(f"{folder}: belongs to another user; set TMPDIR to a folder of your own")
-    name = f"{info.fingerprint}-{hashlib.sha256(known.encode()).hexdigest()[:16]}"
+    name = hashlib.sha256(held.encode()).hexdigest()[:32]
     target = folder / f"{name}.arrow"
     with (folder / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,6 +1,7 @@
 """The scale benchmark: its proxy counts, and tiny corpora go through every job."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def test_the_proxy_passes_bytes_on_and_counts_requests(proxy: str, s3_bucket: st
     counts = counting_proxy.counts_at(proxy) - before
     assert counts["GET"] == 1
     assert counts["LIST"] >= 1
-    assert counts["HEAD"] >= 2
+    assert counts["HEAD"] >= 1
     assert set(counts) == {"GET", "LIST", "HEAD"}
 
 
@@ -64,7 +65,14 @@ def test_growth_is_that_of_the_largest_two_sizes():
 
 
 @pytest.mark.ray
-def test_tiny_corpora_go_through_every_job(proxy: str, s3_bucket: str, ray_session: None):
+def test_tiny_corpora_go_through_every_job(
+    proxy: str,
+    s3_bucket: str,
+    ray_session: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # a node without the index
     found: list[Measurement] = []
     for videos in SIZES:
         folder = f"{s3_bucket}/scale{videos}"

@@ -12,6 +12,7 @@ from data_prep import index, shards
 from data_prep.index import Index
 from data_prep.loader import Loader, Mix
 from data_prep.shards import ShardSpec
+from infra import storage
 from infra.errors import UserError
 from tests import shard_artifacts
 from tests.s3 import Server, Throttle
@@ -114,6 +115,20 @@ def test_requests_do_not_grow_with_the_shards(
             assert all("bytes=" in name for name in throttle.passed)
             assert max(throttle.passed.values(), default=1) == 1
         assert [s.clip_id for s in again.batch(9)] == [s.clip_id for s in loader.batch(9)]
+
+
+@pytest.mark.usefixtures("fresh_s3")
+def test_an_artifact_made_anew_at_its_old_place_has_its_own_index(
+    s3_server: Server, s3_bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    uri = tokens(folder := f"{s3_bucket}/anew", 1, clips=2)
+    marker = storage.read_bytes(f"{uri}/artifact.json")
+    assert len(Index(uri)) == 2
+    storage.remove(folder)
+    tokens(folder, 1, clips=3)
+    storage.write_bytes(f"{uri}/artifact.json", marker)  # which may say the very same
+    assert len(Index(uri)) == 3
 
 
 @pytest.mark.usefixtures("fresh_s3")
