@@ -6,10 +6,12 @@ is unfinished: a rerun of the same config resumes it, and a rerun of another con
 place is refused.
 """
 
+import hashlib
 import json
+import re
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from itertools import islice
 from pathlib import Path
@@ -27,6 +29,7 @@ from infra.fingerprints import MARKER, SCHEMA_VERSION, Identity
 UNFINISHED = "unfinished.json"
 SUMMARY = "summary.json"
 INDEX = "files.parquet"
+_MODEL = re.compile(r"[^/]+\.safetensors|config\.json")
 _INDEX_SCHEMA = pa.schema([("path", pa.string()), ("size_bytes", pa.int64())])
 _FILES_AT_ONCE = 65_536
 
@@ -49,6 +52,16 @@ class ArtifactInfo:
     """Of all of these files together."""
     index: str = INDEX
     """Names the index, a Parquet file of ``path`` (relative, in order) and ``size_bytes``."""
+    weights: dict[str, str] = field(default_factory=dict)
+    """sha256 of a model's files, by their names; empty where the artifact is no model."""
+
+    @property
+    def identity(self) -> str:
+        """The fingerprint, and for a model what its weights are, which a config does not say."""
+        if not self.weights:
+            return self.fingerprint
+        held = json.dumps(self.weights, sort_keys=True).encode()
+        return f"{self.fingerprint}-{hashlib.sha256(held).hexdigest()[:16]}"
 
 
 _INFO = TypeAdapter(ArtifactInfo)
@@ -101,6 +114,23 @@ def read(uri: str, kinds: tuple[str, ...] = ()) -> ArtifactInfo:
         kind = one_line(repr(info.kind), 60)
         raise UserError(f"{uri}: an artifact of kind {kind}; expected {' or '.join(kinds)}")
     return info
+
+
+def check_weights(uri: str, name: str, sha256: str) -> None:
+    """Refuse a model's file that is not the one with which an artifact was finished.
+
+    Args:
+        uri: the artifact's directory; a place that is none says nothing of its files.
+        name: of the file there.
+        sha256: of its bytes.
+    """
+    if not storage.exists(storage.join(uri, MARKER)):
+        return
+    if read(uri).weights.get(name, sha256) != sha256:
+        raise UserError(
+            f"{storage.join(uri, name)}: not the file that this artifact was finished with; "
+            "bring that one back, or copy the model's files into a directory of their own"
+        )
 
 
 def summary(uri: str, **needed: type) -> dict[str, Any]:
@@ -211,9 +241,12 @@ def finish(output: Output, kind: str, summary: dict[str, Any], begun_at: float) 
     storage.write_json(output.path(SUMMARY), summary)
     counts = {k: v for k, v in summary.items() if isinstance(v, int) and not isinstance(v, bool)}
     seconds = round(time.monotonic() - begun_at, 3)
+    files, size_bytes, models = _write_index(output)
+    weights = {name: fingerprints.sha256(output.path(name)) for name in models}
     info = ArtifactInfo(
-        kind, SCHEMA_VERSION, output.fingerprint, counts, seconds, *_write_index(output)
-    )
+        kind, SCHEMA_VERSION, output.fingerprint, counts, seconds, files, size_bytes,
+        weights=weights,
+    )  # fmt: skip
     storage.write_json(output.path(MARKER), asdict(info))
     storage.remove(output.path(UNFINISHED))
     return info
@@ -226,12 +259,16 @@ def _remove_partials(uri: str) -> None:
             file.unlink(missing_ok=True)
 
 
-def _write_index(output: Output) -> tuple[int, int]:
-    """Write the index of the files below the output; return how many and how large they are."""
+def _write_index(output: Output) -> tuple[int, int, list[str]]:
+    """Write the index of the files below the output.
+
+    Returns:
+        How many they are, their bytes, and which of them are a model's.
+    """
     own = {output.path(name) for name in (UNFINISHED, INDEX, MARKER, run_lock.FILE)}
     below = len(output.uri) + 1
     found = ((file[below:], size) for file, size in storage.walk(output.uri) if file not in own)
-    count = size_bytes = 0
+    count, size_bytes, models = 0, 0, []
     with (
         storage.open_output(output.path(INDEX)) as file,
         pq.ParquetWriter(file, _INDEX_SCHEMA, compression="zstd") as writer,
@@ -240,11 +277,12 @@ def _write_index(output: Output) -> tuple[int, int]:
             paths, sizes = zip(*some, strict=True)
             writer.write_table(pa.table([paths, sizes], schema=_INDEX_SCHEMA))
             count, size_bytes = count + len(some), size_bytes + sum(sizes)
-    return count, size_bytes
+            models += [path for path in paths if _MODEL.fullmatch(path)]
+    return count, size_bytes, models
 
 
 def _identities(config: configs.JobConfig) -> Identity:
-    return fingerprints.identities(config.output, lambda uri: read(uri).fingerprint)
+    return fingerprints.identities(config.output, lambda uri: read(uri).identity)
 
 
 def _fingerprint(kind: str, config: configs.JobConfig, identity: Identity) -> str:

@@ -1,15 +1,17 @@
 """Fingerprints of jobs: 16 hex digits over config and inputs, and how two configs differ.
 
 ``output`` does not count, nor do the keys that a config class declares as ``not_counted``. An input
-that is an artifact counts by its own fingerprint, so that a moved copy is the same input; a file by
-its name, size and (up to 64 MiB) bytes; any other directory by the names and sizes below it, less
-the job's own output, which may lie there.
+that is an artifact counts by its own fingerprint and its weights, so that a moved copy is the same
+input; a file by its name, size and 64 MiB of its bytes, or all; any other directory by the names
+and sizes below it, and the bytes of weights as those of a file, less the job's own output, which
+may lie there. What is no path, such as a hub id, counts by its name.
 """
 
 import copy
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +21,8 @@ from infra.errors import UserError
 
 MARKER = "artifact.json"
 SCHEMA_VERSION = 2
-_SMALL = 64 << 20  # bytes; a larger input file counts by name and size alone
-_AT_ONCE = 4 << 20  # bytes
+_PIECES, _PIECE_BYTES = 16, 4 << 20  # of a larger file, spread over it
+_WEIGHTS = (".safetensors", ".bin")
 
 Identity = Callable[[str], str]
 """Returns what an input counts as; see :func:`identities`."""
@@ -31,11 +33,13 @@ def identities(output: str, fingerprint_at: Callable[[str], str]) -> Identity:
 
     Args:
         output: URI of the job's output.
-        fingerprint_at: returns the fingerprint of the artifact at a URI.
+        fingerprint_at: returns what the artifact at a URI counts as.
     """
 
     @functools.cache
     def identity(uri: str) -> str:
+        if not os.path.isabs(uri) and "://" not in uri:
+            return f"name {uri}"
         if storage.exists(storage.join(uri, MARKER)):
             return f"artifact {fingerprint_at(uri)}"
         if not storage.exists(uri):
@@ -43,24 +47,32 @@ def identities(output: str, fingerprint_at: Callable[[str], str]) -> Identity:
         if storage.is_dir(uri):
             return f"directory {_listing(uri, output)}"
         size = storage.size_bytes(uri)
-        small = _digest(uri, size) if size <= _SMALL else ""
-        return f"file {storage.name(uri)} {size} {small}"
+        return f"file {storage.name(uri)} {size} {_digest(uri, size)}"
 
     return identity
 
 
+def sha256(uri: str) -> str:
+    """Return the sha256 of a file's bytes, in hex digits."""
+    with storage.open_input(uri) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _digest(uri: str, size_bytes: int) -> str:
+    """Return a digest of a file's bytes, of a large one of pieces from its start to its end."""
+    step = max(_PIECE_BYTES, (size_bytes - _PIECE_BYTES) // (_PIECES - 1))
     digest = hashlib.sha256()
-    for start in range(0, size_bytes, _AT_ONCE):
-        digest.update(storage.read_range(uri, start, min(_AT_ONCE, size_bytes - start)))
+    for start in range(0, size_bytes, step):
+        digest.update(storage.read_range(uri, start, min(_PIECE_BYTES, size_bytes - start)))
     return digest.hexdigest()[:16]
 
 
 def _listing(uri: str, output: str) -> str:
-    """Return a digest of the names and sizes below `uri`, and not below `output`."""
+    """Return a digest of what is below `uri`, and not below `output`."""
     digest = hashlib.sha256()
     for file, size in storage.walk(uri, leave_out=output):
-        digest.update(json.dumps([file[len(uri) :], size]).encode())
+        held = [_digest(file, size)] if file.endswith(_WEIGHTS) else []
+        digest.update(json.dumps([file[len(uri) :], size, *held]).encode())
     return digest.hexdigest()[:16]
 
 

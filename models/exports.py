@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from infra import artifact, fingerprints, storage
 from infra import config as configs
-from infra import storage
 from infra.errors import UserError, one_line
 from models import weights
 from models.autoregressive.loong.config import ARConfig
@@ -80,7 +80,8 @@ def load(uri: str, device: torch.device) -> nn.Module:
         device: where it will be.
 
     Raises:
-        UserError: no exported model is there, or its weights do not fit its config.
+        UserError: no exported model is there, its weights do not fit its config, or they are not
+            those that the artifact was finished with.
     """
     model = build(config_of(uri))
     fill(model, uri)
@@ -119,6 +120,7 @@ def config_of(uri: str) -> ModelConfig:
     """
     file = storage.join(uri, CONFIG_FILE)
     tree = storage.read_json(file)
+    artifact.check_weights(uri, CONFIG_FILE, fingerprints.sha256(file))
     stated = tree.get("longtake") if isinstance(tree, dict) else None
     if not isinstance(stated, dict) or stated.get("format") != FORMAT:
         raise UserError(
@@ -159,6 +161,7 @@ def fill(model: nn.Module, uri: str) -> None:
         check_fits(model.state_dict(), file)
         return
     with storage.local_copy(file) as copy:
+        artifact.check_weights(uri, weights.WEIGHTS_FILE, fingerprints.sha256(str(copy)))
         weights.load_into(model, copy)
 
 

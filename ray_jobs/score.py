@@ -7,7 +7,7 @@ a rerun scores those that are not written yet.
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import ray
 from pydantic import Field
@@ -31,6 +31,8 @@ from ray_jobs.units import Factory, Parts
 
 class ScoreConfig(JobConfig):
     """Keys of ``python -m ray_jobs.score``."""
+
+    input_keys: ClassVar[tuple[str, ...]] = ("input", "stages.clip.weights", "stages.clip.head")
 
     stages: StagesConfig = Field(default_factory=StagesConfig)
     """The models to ask; state at least one."""

@@ -39,7 +39,7 @@ DECODERS = 4
 class TokenizeConfig(JobConfig):
     """Settings of `tokenize`."""
 
-    input_keys: ClassVar[tuple[str, ...]] = ("input", "codec")
+    input_keys: ClassVar[tuple[str, ...]] = ("input", "codec", "text.model")
     not_counted: ClassVar[tuple[str, ...]] = (*JobConfig.not_counted, "decoders")
 
     codec: Uri
@@ -113,7 +113,7 @@ def run(config: TokenizeConfig, output: Output, codecs: Codecs = EXPORTED) -> di
     encoding = Encoding(
         codec_uri=config.codec,
         codec=spec,
-        fingerprint=artifact.read(config.codec).fingerprint,
+        fingerprint=artifact.read(config.codec).identity,
         windows=config.windows,
         batch_size=config.batch_size,
         text=config.text,

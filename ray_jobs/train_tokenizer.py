@@ -4,7 +4,7 @@ input: a finished artifact of kind `frames`. output: the trained tokenizer (`mod
 `config.json`), `metrics.jsonl`, TensorBoard events, pictures and checkpoints.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from infra import artifact, storage
 from infra.artifact import Output
@@ -20,6 +20,8 @@ from ray_jobs.training.job import TrainConfig
 
 class TrainTokenizerConfig(TrainConfig[StageConfig]):
     """Settings of `train_tokenizer`; in the paper stages of 1, then 17, then 65 frames."""
+
+    input_keys: ClassVar[tuple[str, ...]] = (*TrainConfig.input_keys, "model.perceptual.weights")
 
     model: TokenizerConfig = TokenizerConfig()
 

@@ -54,10 +54,10 @@ class Loong:
 
     @property
     def models(self) -> dict[str, str]:
-        """The fingerprints of both models."""
+        """The identities of both models."""
         return {
-            "tokenizer": artifact.read(self.tokenizer_uri).fingerprint,
-            "autoregressive": artifact.read(self.autoregressive_uri).fingerprint,
+            "tokenizer": artifact.read(self.tokenizer_uri).identity,
+            "autoregressive": artifact.read(self.autoregressive_uri).identity,
         }
 
     @property
@@ -221,11 +221,11 @@ def models_of(inputs: Sequence[str]) -> tuple[str, str]:
             "one of kind autoregressive"
         )
     made_for = artifact.summary(kinds["autoregressive"], tokenizer_fingerprint=str)
-    fingerprint = artifact.read(kinds["tokenizer"]).fingerprint
-    if made_for["tokenizer_fingerprint"] != fingerprint:
+    identity = artifact.read(kinds["tokenizer"]).identity
+    if made_for["tokenizer_fingerprint"] != identity:
         raise UserError(
             f"input {kinds['autoregressive']}: trained on codes of tokenizer "
-            f"{made_for['tokenizer_fingerprint']}, not of {kinds['tokenizer']} ({fingerprint})"
+            f"{made_for['tokenizer_fingerprint']}, not of {kinds['tokenizer']} ({identity})"
         )
     return kinds["tokenizer"], kinds["autoregressive"]
 

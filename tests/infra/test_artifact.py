@@ -1,5 +1,6 @@
 """Artifacts: the marker comes last, a rerun goes on, another config is refused."""
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -27,7 +28,7 @@ class Example(JobConfig):
 
 
 def config(tmp_path: Path, **changes: object) -> Example:
-    (tmp_path / "in").mkdir(exist_ok=True)
+    (tmp_path / "in").mkdir(parents=True, exist_ok=True)
     fields = {"input": (str(tmp_path / "in"),), "output": str(tmp_path / "out"), **changes}
     return Example(**fields)
 
@@ -116,6 +117,51 @@ def test_a_changed_input_is_refused(tmp_path: Path):
     storage.write_bytes(str(tmp_path / "in" / "new.mp4"), b"x")
     with pytest.raises(UserError, match="contents of its inputs"):
         artifact.begin("clips", config(tmp_path))
+
+
+@pytest.mark.parametrize("size", [100, 70 << 20])
+@pytest.mark.parametrize("where", ["artifact", "directory", "file"])
+def test_weights_trained_anew_are_another_input(tmp_path: Path, where: str, size: int):
+    made = {"input": ((tmp_path / "in").as_uri(),), "output": str(tmp_path / "made")}
+    (tmp_path / "in").mkdir()
+    weights = tmp_path / "made" / "model.safetensors"
+    asked = config(tmp_path, input=(str(weights if where == "file" else weights.parent),))
+    seen = set()
+    for seed in range(2):
+        storage.remove(str(weights.parent))
+        if where == "artifact":
+            output = artifact.begin("model", Example(**made))
+        weights.parent.mkdir(exist_ok=True)
+        weights.write_bytes(bytes([seed]) * size)
+        if where == "artifact":
+            artifact.finish(output, "model", {}, time.monotonic())
+        seen.add(artifact.fingerprint("clips", asked))
+        assert artifact.fingerprint("clips", asked) in seen
+    assert len(seen) == 2
+
+
+def test_a_model_says_what_its_weights_are(tmp_path: Path):
+    assert finished(tmp_path / "data").weights == {}
+    output = artifact.begin("model", config(tmp_path / "model"))
+    for name in ("model.safetensors", "config.json", "checkpoints/other.safetensors"):
+        storage.write_bytes(output.path(name), b"x")
+    info = artifact.finish(output, "model", {}, time.monotonic())
+    assert info.weights == dict.fromkeys(("config.json", "model.safetensors"),
+                                         hashlib.sha256(b"x").hexdigest())  # fmt: skip
+    assert info.identity.startswith(f"{info.fingerprint}-")
+    assert artifact.read(output.uri) == info
+
+
+def test_what_is_no_path_counts_by_its_name(tmp_path: Path):
+    class Hub(Example):
+        input_keys: ClassVar[tuple[str, ...]] = ("input", "weights")
+        weights: str = ""
+
+    one, other = (
+        artifact.fingerprint("clips", Hub(**config(tmp_path).model_dump(), weights=name))
+        for name in ("owner/name", "owner/other")
+    )
+    assert one != other
 
 
 def test_resources_and_place_do_not_count(tmp_path: Path):

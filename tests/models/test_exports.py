@@ -1,12 +1,14 @@
 """Exported models: loaded as saved, refused in one line, and read by transformers too."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from infra import artifact
 from infra.errors import UserError
 from models import exports, weights
 from models.autoregressive.loong import ARConfig, LongtakeLlama, Vocabulary
@@ -92,6 +94,20 @@ def test_filling_checks_kind_and_shape(tmp_path: Path) -> None:
         wider = VideoTokenizer(TOKENIZER.model_copy(update={"channels": 8}))
     with pytest.raises(UserError, match=r"model.safetensors does not fit: misshaped"):
         exports.fill(wider, str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_model_that_was_changed_since_is_refused(name: str, tmp_path: Path) -> None:
+    output = artifact.Output(str(tmp_path / "model"), "0" * 16, artifact.State.NEW)
+    saved(TOKENIZER, tmp_path / "model")
+    artifact.finish(output, "tokenizer", {}, time.monotonic())
+    exports.load(output.uri, CPU)
+    torch.manual_seed(1)
+    other = TOKENIZER.model_copy(update={"commitment_weight": 0.5})
+    exports.save(exports.build(other), tmp_path / "other")
+    (tmp_path / "other" / name).replace(tmp_path / "model" / name)
+    with pytest.raises(UserError, match=f"model/{name}: not the file that this artifact was fin"):
+        exports.load(output.uri, CPU)
 
 
 @pytest.mark.parametrize("config", CONFIGS)
