@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 
+from infra.config import SUBMITTED
 from infra.errors import UserError, one_line
 from infra.log import logger
 
@@ -62,8 +63,7 @@ def session(address: str | None = None) -> Iterator[None]:
     os.environ.update({key: os.environ.get(key, value) for key, value in _QUIET.items()})
     if address:
         _check_listens(address)
-    inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # `ray job submit` sent the source
-    env = None if inside_job else runtime_env()
+    env = None if SUBMITTED in os.environ else runtime_env()  # `ray job submit` sent the source
     if address:
         _join(address, env)
     else:

@@ -7,6 +7,7 @@ range stops a job before any work, in one line that names the key, the value and
 import difflib
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
@@ -16,6 +17,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from infra import override_values, storage, trees
 from infra.errors import UserError, one_line
+
+SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""What Ray sets in the environment of what `ray job submit` starts."""
 
 
 class Section(BaseModel):
@@ -65,6 +69,21 @@ Uri = Annotated[str, Field(min_length=1), AfterValidator(storage.absolute)]
 """A local path, made absolute where the job is called, or an ``s3://`` URI."""
 
 
+def _output(uri: str) -> str:
+    absolute = storage.absolute(uri)
+    given = os.path.expanduser(uri.removeprefix("file://"))
+    if SUBMITTED in os.environ and not storage.is_remote(uri) and not os.path.isabs(given):
+        raise ValueError(
+            f"{uri}: below the working directory of a submitted job, which Ray removes; "
+            "allowed are absolute paths and s3:// URIs that outlive the job"
+        )
+    return absolute
+
+
+OutputUri = Annotated[str, Field(min_length=1), AfterValidator(_output)]
+"""As `Uri`, of what is made: in a job that was submitted to a cluster no relative path."""
+
+
 class JobConfig(Section):
     """The keys that every job has."""
 
@@ -75,7 +94,7 @@ class JobConfig(Section):
 
     input: Annotated[tuple[Uri, ...], Field(min_length=1), BeforeValidator(as_tuple)]
     """One URI or a list of them: local paths or ``s3://``."""
-    output: Uri
+    output: OutputUri
     """The URI of the artifact that the job makes."""
     seed: int = 0
     resources: Resources = Resources()

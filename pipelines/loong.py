@@ -16,7 +16,7 @@ from pydantic import Field
 
 from data_prep import samples
 from infra import artifact, storage
-from infra.config import Section, Uri
+from infra.config import OutputUri, Section, Uri
 from infra.errors import UserError
 from infra.log import logger
 from models.upscale import check
@@ -45,7 +45,7 @@ class LoongConfig(Section):
 
     input: Uri | None = None
     """Videos: a directory, a prefix or a manifest. None: the demo's film, where a preset has it."""
-    output: Uri
+    output: OutputUri
     """Where each step's artifact goes, in a folder of the step's name."""
     seed: int = 0
     demo_film: bool = False

@@ -1,5 +1,6 @@
 """Strict configs: what is refused, what wins over what."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -84,6 +85,18 @@ def test_local_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     loaded = config.load(Example, [], ["input=[a, 's3://b/c/']", "output=out"])
     assert loaded.input == (f"{tmp_path}/a", "s3://b/c")
     assert loaded.output == f"{tmp_path}/out"
+
+
+@pytest.mark.parametrize("output", ["out", "./out", "file://out", "out/../../x"])
+def test_a_submitted_job_refuses_an_output_that_ray_removes(
+    output: str, monkeypatch: pytest.MonkeyPatch
+):
+    config.build(config.JobConfig, {"input": "films", "output": output})
+    monkeypatch.setenv(config.SUBMITTED, "{}")
+    with pytest.raises(UserError, match=f"^output: .*{re.escape(output)}: below the working dir"):
+        config.build(config.JobConfig, {"input": "films", "output": output})
+    for kept in ("/out", "file:///out", "s3://b/out", "~/out"):
+        config.build(config.JobConfig, {"input": "films", "output": kept})
 
 
 def test_a_file_may_extend_one_beside_it(tmp_path: Path):

@@ -16,7 +16,7 @@ from data_prep.samples.moving_shapes.captions import caption
 from data_prep.samples.moving_shapes.drawing import draw
 from data_prep.samples.moving_shapes.scene import Scene, draw_cast, draw_scene
 from infra import seeding, storage
-from infra.config import Section, Uri
+from infra.config import OutputUri, Section
 from infra.errors import UserError
 from infra.progress import Progress
 
@@ -44,7 +44,7 @@ class FilmConfig(Section):
 class CorpusConfig(FilmConfig):
     """Which corpus of moving shapes to write, and where."""
 
-    output: Uri
+    output: OutputUri
     """A directory or prefix that holds no corpus yet."""
     films: Annotated[int, Field(ge=1)] = 100
     """How many films; the first ones are the same whatever this is."""
