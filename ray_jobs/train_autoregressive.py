@@ -51,6 +51,7 @@ def plan(config: TrainAutoregressiveConfig) -> list[str]:
             f"model.vocabulary.video: {config.model.vocabulary.video}; the tokens of "
             f"{config.input[0]} have {codes} codes, so {codes} is allowed"
         )
+    _facts(config.input[0])
     _check_text(config)
     _check_initial(config)
     _check_length(config)
@@ -130,17 +131,27 @@ def codec_of(tokens: str) -> CodecSpec:
 
 def run(config: TrainAutoregressiveConfig, output: Output) -> dict[str, Any]:
     """Train and return the summary."""
-    summary = job.train(_task(config), config, output)
-    tokens = artifact.summary(config.input[0], fps=float, text=dict, codec_fingerprint=str)
-    text = Index(config.input[0]).spec.text
-    assert text is not None, "tokens have text"
+    facts = _facts(config.input[0])
     return {
-        **summary,
-        "fps": tokens["fps"],
-        "text": tokens["text"],
-        "text_fingerprint": text["fingerprint"],
+        **job.train(_task(config), config, output),
+        **facts,
         "trained_frames": max(mix.frames for stage in config.stages for mix in stage.data),
-        "tokenizer_fingerprint": tokens["codec_fingerprint"],
+    }
+
+
+def _facts(tokens: str) -> dict[str, Any]:
+    """Return what generation has to know of the tokens that a model was trained on.
+
+    Raises:
+        UserError: their summary lacks it.
+    """
+    summary = artifact.summary(tokens, fps=float, text=dict, codec_fingerprint=str)
+    text = Index(tokens).spec.text or {}
+    return {
+        "fps": summary["fps"],
+        "text": summary["text"],
+        "text_fingerprint": text.get("fingerprint"),
+        "tokenizer_fingerprint": summary["codec_fingerprint"],
     }
 
 

@@ -64,5 +64,7 @@ def write(
                 if place % per_group == 0:
                     writer.end_row_group()
     index.build(output.uri, spec.kind)
-    artifact.finish(output, spec.kind, summary or {}, time.monotonic())
+    made = {"fps": 12.0, "text": {"kind": "pieces"}, "codec_fingerprint": spec.codec_fingerprint}
+    facts = made if spec.kind == "tokens" else {}
+    artifact.finish(output, spec.kind, {**facts, **(summary or {})}, time.monotonic())
     return output.uri

@@ -128,6 +128,15 @@ def test_the_text_encoder_has_no_ids_beyond_the_vocabulary(ids: int, fits: bool,
         planned(tokens)
 
 
+@pytest.mark.parametrize("key", ["fps", "text", "codec_fingerprint"])
+def test_what_generation_needs_is_asked_for_before_training(key: str, tmp_path: Path):
+    tokens = runs.write_data(tmp_path)["tokens"]
+    file = f"{tokens}/summary.json"
+    storage.write_json(file, {k: v for k, v in storage.read_map(file).items() if k != key})
+    with pytest.raises(UserError, match=rf"summary\.json: {key} is None; expected"):
+        planned(tokens)
+
+
 def test_embeddings_are_refused(tmp_path: Path):
     text = {"kind": "t5", "fingerprint": "t", "dtype": "float16", "dim": 8}
     spec = shard_artifacts.tokens_spec(runs.CODES, text=text)
