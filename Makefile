@@ -30,7 +30,7 @@ demo: setup
 	$(RUN) -m pipelines.loong --preset demo output=$(OUTPUT) $(if $(VIDEOS),"input=$(VIDEOS)")
 
 test: setup
-	$(RUN) -m pytest -n 2 --dist loadgroup -m "not slow and not faults and not gpu"
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not faults and not gpu"
 
 faults: setup
 	$(RUN) -m pytest -m faults

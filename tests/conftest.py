@@ -73,3 +73,8 @@ hypothesis.settings.register_profile(
     "longtake", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("longtake")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests on Ray, which are long: two workers then end at about the same time."""
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
