@@ -5,7 +5,7 @@
     videos ─prepare─▶ clips ──frames──▶ frames ─train_tokenizer─▶ tokenizer
                                           └──────────tokenize──────────┴─▶ tokens
     tokens ─train_autoregressive─▶ autoregressive ─generate─▶ videos ─evaluate─▶ measures
-                                                               └(upscale)┘           │
+    frames ─held_out─▶ held-out film, as videos ──────────────┘└(upscale)┘           │
     all of them ─report─▶ page ◀─────────────────────────────────────────────────────┘
 """
 
@@ -25,6 +25,7 @@ from ray_jobs import (
     evaluate,
     frames,
     generate,
+    held_out,
     prepare,
     report,
     tokenize,
@@ -36,7 +37,8 @@ from ray_jobs import (
 Settings = dict[str, Any]
 STEPS = (
     *("prepare", "frames", "tokenizer", "tokens"),
-    *("autoregressive", "generate", "upscale", "measures", "report"),
+    *("autoregressive", "generate", "held_out", "upscale", "held_out_upscale"),
+    *("measures", "held_out_measures", "report"),
 )
 
 
@@ -57,10 +59,14 @@ class LoongConfig(Section):
     tokens: Settings = Field(default_factory=dict)
     autoregressive: Settings = Field(default_factory=dict)
     generate: Settings = Field(default_factory=dict)
+    held_out: Settings = Field(default_factory=dict)
+    """Clips that no training sees, which the videos are held against."""
     upscale: Settings | None = None
-    """The step is left out while this is null; `upscale={}` takes its defaults."""
+    """Of the videos and of the held-out film; left out while this is null, `upscale={}` takes its
+    defaults."""
     measures: Settings = Field(default_factory=dict)
-    """Of the videos of `upscale` where there is that step, else of `generate`."""
+    """Of the videos of `upscale` where there is that step, else of `generate`; of held-out film
+    alike."""
     report: Settings = Field(default_factory=dict)
     credits: tuple[str, ...] = ()
     """Lines of credit for the films, shown in the report."""
@@ -84,15 +90,20 @@ def steps(config: LoongConfig) -> list[Step]:
              input=[out["tokens"]], output=out["autoregressive"], **common),
         step("generate", generate.JOB, config.generate,
              input=[out["tokenizer"], out["autoregressive"]], output=out["generate"], **common),
+        step("held_out", held_out.JOB, config.held_out,
+             input=[out["frames"]], output=out["held_out"], **common),
     ]  # fmt: skip
-    shown = [item.config.output for item in made]
+    shown = [item.config.output for item in made[:-1]]
+    videos, film = out["generate"], out["held_out"]
     if config.upscale is not None:
-        made.append(step("upscale", upscale.JOB, config.upscale,
-                         input=[out["generate"]], output=out["upscale"], **common))  # fmt: skip
-        shown[-1] = out["upscale"]
-    made.append(step("measures", evaluate.JOB, config.measures,
-                     input=[shown[-1]], output=out["measures"], **common))  # fmt: skip
-    shown.append(out["measures"])
+        for name, source in (("upscale", videos), ("held_out_upscale", film)):
+            made.append(step(name, upscale.JOB, config.upscale,
+                             input=[source], output=out[name], **common))  # fmt: skip
+        shown[-1], videos, film = out["upscale"], out["upscale"], out["held_out_upscale"]
+    for name, source in (("measures", videos), ("held_out_measures", film)):
+        made.append(step(name, evaluate.JOB, config.measures,
+                         input=[source], output=out[name], **common))  # fmt: skip
+        shown.append(out[name])
     made.append(step("report", report.JOB, config.report,
                      input=shown, output=out["report"], credits=credit, **common))  # fmt: skip
     return made

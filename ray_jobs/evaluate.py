@@ -9,7 +9,7 @@ measured and never has a number.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Annotated, Any
 
@@ -23,6 +23,8 @@ from infra.artifact import Output
 from infra.config import JobConfig
 from infra.errors import UserError
 from infra.job import Job, main
+from models.evaluation import likeness
+from models.evaluation.likeness import Range
 from ray_jobs import unit_tables, units, video_table
 from ray_jobs.evaluation import sources
 from ray_jobs.evaluation.measure import SCALES, MeasureConfig, measure
@@ -31,9 +33,10 @@ from ray_jobs.evaluation.sources import FILM
 from ray_jobs.part_files import write_tables
 from ray_jobs.units import Factory, Parts, Receipt
 
-METRICS_VERSION = 2
+METRICS_VERSION = 3
 NOT_MEASURED = ("FVD (needs I3D or VideoMAE weights)", "CLIPSIM (needs CLIP weights)")
 UNITS, MEASURED, METRICS = "units", "measured", "metrics.json"
+FILM_DISTANCE = "film_distance"
 
 
 class EvaluateConfig(JobConfig):
@@ -49,7 +52,7 @@ def plan(config: EvaluateConfig) -> list[str]:
     """Return what a run would do; see :class:`infra.job.Job`."""
     lines = []
     for source in sources.sources(config.input):
-        count = video_table.count(source.uri) if source.kind == "videos" else None
+        count = video_table.count(source.uri) if source.fingerprint is not None else None
         lines.append(
             f"measure {'the films' if count is None else f'{count} videos'} of {source.uri}"
         )
@@ -108,15 +111,17 @@ class Measuring:
         return {"rows": len(records), "failed": sum(r["problem"] is not None for r in records)}
 
 
-def figures_of(uri: str) -> dict[str, float]:
+def figures_of(uri: str, of_film: Mapping[str, Range] | None = None) -> dict[str, float]:
     """Return what sweeps and ablations compare, means over the videos of an artifact.
 
-    ``motion`` (0 to 255); ``colour_drift``, how far the last window's mean colour is from the first
-    one's (0 to 442); ``join_colour_drift``, the same over joins alone, absent where there are none;
-    ``sharpness_ratio``, the last window's sharpness over the first one's.
+    The figures of `measures_table`, those that were measured, and ``film_distance``: by how many
+    steps a video's worst figure is from the middle of film's range
+    (:func:`models.evaluation.likeness.distance`).
 
     Args:
         uri: a finished artifact of kind ``videos``.
+        of_film: the ranges of film (:func:`ray_jobs.evaluation.reference.ranges_of`); None: wide
+            ones, of film as such.
 
     Raises:
         UserError: a video cannot be read, or has a single frame.
@@ -129,6 +134,7 @@ def figures_of(uri: str) -> dict[str, float]:
         for name in FIGURES:
             if record[name] is not None:
                 found[name].append(record[name])
+        found[FILM_DISTANCE].append(likeness.distance(record, of_film or likeness.film()))
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 

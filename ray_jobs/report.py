@@ -19,12 +19,15 @@ from infra.artifact import Output
 from infra.config import JobConfig
 from infra.job import Job, main
 from ray_jobs import video_table
-from ray_jobs.evaluation import measures_table
+from ray_jobs.evaluation import measures_table, reference
 from ray_jobs.evaluation.measure import describe
 from ray_jobs.evaluation.measures_table import Record
 from ray_jobs.evaluation.sources import uri_of
-from ray_jobs.reporting import build, charts, generated, headline
+from ray_jobs.reporting import build, charts, film_verdicts, generated, headline
 from ray_jobs.reporting.inputs import Inputs, read_all
+
+MOST_FILM = 64
+"""Held-out clips whose figures are film's ranges and lines in the curves."""
 
 
 class ReportConfig(JobConfig):
@@ -54,16 +57,23 @@ def run(config: ReportConfig, output: Output) -> dict[str, Any]:
     """Write curves, headline figures and the page; returns the summary."""
     inputs = read_all(config.input)
     shown = list(islice(_generated(inputs), config.max_videos))
+    film = _film(inputs)
+    beside = generated.reference_curves(film)
     for video in shown:
-        if panels := generated.panels(video):
+        if panels := generated.panels(video, beside):
             heading = f"{video['file']}, {video['frames']} frames at {video['fps']:g} fps"
             png = charts.panel_png(panels, heading=heading)
             storage.write_bytes(output.path("curves", f"{video['video_id']}.png"), png)
-    figures = headline.figures(inputs.by_kind, _least_motion(inputs))
+    ranges = reference.ranges(inputs.of_film.uri, film) if inputs.of_film else None
+    figures = [
+        *headline.figures(inputs.by_kind),
+        *film_verdicts.figures(_measured(inputs), ranges),
+    ]
     page = build.build(
         inputs,
         shown,
         figures,
+        film,
         title=config.title,
         credits=config.credits,
         thumbnails_per_group=config.thumbnails_per_group,
@@ -97,15 +107,18 @@ def _placed(record: Record) -> Record:
     return {**record, "uri": uri_of(record)}
 
 
-def _least_motion(inputs: Inputs) -> float | None:
-    """Return the motion of the stillest generated video."""
-    motions = (
-        record["motion"]
-        for measures in inputs.of_generated
-        for record in measures_table.read(measures.uri, strips=False)
-        if record["motion"] is not None
-    )
-    return min(motions, default=None)
+def _measured(inputs: Inputs) -> Iterator[Record]:
+    """Yield what was measured of every generated video."""
+    for measures in inputs.of_generated:
+        yield from measures_table.read(measures.uri, strips=False)
+
+
+def _film(inputs: Inputs) -> list[Record]:
+    """Return the records of the film that the videos are held against, some of many."""
+    if inputs.of_film is None:
+        return []
+    records = islice(measures_table.read(inputs.of_film.uri), MOST_FILM)
+    return [_placed(record) for record in records]
 
 
 JOB = Job("report", "report", ReportConfig, plan, run)

@@ -22,6 +22,8 @@ from infra.errors import UserError
 Row = dict[str, Any]
 VERSION = "3"
 FOLDER = "videos"
+HELD_OUT = "held_out"
+"""`settings.kind` of film that training has not seen, beside what is generated."""
 SCHEMA = pa.schema(
     [
         ("video_id", pa.string()),

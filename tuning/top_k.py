@@ -9,12 +9,14 @@ share the actors that hold the models. input: a finished `tokenizer` and a finis
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from infra.artifact import Output
+from infra.config import Uri
 from infra.job import Job, execute, main
 from ray_jobs import generate
-from ray_jobs.evaluate import figures_of
+from ray_jobs.evaluate import FILM_DISTANCE, figures_of
+from ray_jobs.evaluation import reference
 from ray_jobs.evaluation.measures_table import FIGURES
 from tuning import sweep
 from tuning.config import SweepConfig
@@ -25,14 +27,21 @@ from tuning.sweep import RunTrial, Trials
 class TopKConfig(SweepConfig):
     """Keys of ``python -m tuning.top_k``."""
 
-    objective: str = "colour_drift"
-    """Means over a trial's videos: `colour_drift`, how far the last window's mean colour is from
-    the first one's (0 to 442); `motion` (0 to 255); `join_colour_drift`, the same over joins alone;
-    `sharpness_ratio`, the last window's sharpness over the first one's."""
+    input_keys: ClassVar[tuple[str, ...]] = (*SweepConfig.input_keys, "reference")
+
+    reference: Uri | None = None
+    """Measures of held-out film, for `film_distance`; None: wide ranges of film as such."""
+    objective: str = FILM_DISTANCE
+    """Means over a trial's videos: `film_distance`, by how many steps a video's worst figure is
+    from the middle of film's range, which no still, noise, blank screen or fade wins; or a figure
+    alone: `motion` (0 to 255), `sharpness`, `sharpness_ratio` (last window over first),
+    `frame_correlation` (0 of noise, 1 of a still), `brightness_change`, `colour_drift` (0 to 442),
+    `join_colour_drift`."""
 
 
 def _trials(config: TopKConfig) -> Trials:
     base = sweep.base(config, generate.JOB)
+    of_film = None if config.reference is None else reference.ranges_of(config.reference)
 
     @contextmanager
     def begin() -> Iterator[RunTrial]:
@@ -42,7 +51,10 @@ def _trials(config: TopKConfig) -> Trials:
             job = replace(generate.JOB, run=lambda c, output: generate.run(c, output, actors))
             settings = sweep.build(config, generate.JOB, point).model_copy(update={"output": uri})
             execute(job, settings)
-            return {**figures_of(uri), "step": len(settings.prompts) * settings.videos_per_prompt}
+            return {
+                **figures_of(uri, of_film),
+                "step": len(settings.prompts) * settings.videos_per_prompt,
+            }
 
         try:
             yield make
@@ -53,7 +65,7 @@ def _trials(config: TopKConfig) -> Trials:
     joined = base.system.extension.joins or any(
         key.startswith("system.extension.") for key in varied
     )
-    figures = [name for name in FIGURES if joined or name != "join_colour_drift"]
+    figures = [FILM_DISTANCE, *(n for n in FIGURES if joined or n != "join_colour_drift")]
     return Trials(generate.JOB, begin, tuple(figures), shared=True)
 
 

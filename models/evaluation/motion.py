@@ -29,6 +29,9 @@ class WindowCurves:
     """Variance of the Laplacian of luma, mean over frames; falls as a video blurs."""
     colour_distance: list[float]
     """Euclidean distance of the mean RGB colour to that of the first window, 0-442."""
+    frame_correlation: list[float]
+    """Mean correlation of the luma of consecutive frames, -1 to 1: 1 of a still, about 0.9 of film,
+    0 of noise and of frames without any detail. Steps belong to windows as those of `motion`."""
 
 
 def motion_energy(frames_THWC: Frames) -> float:
@@ -57,12 +60,13 @@ def per_window(frames_THWC: Frames, fps: float, window_s: float = 2.0) -> Window
         raise ValueError(f"fps={fps}, window_s={window_s}: both must be above 0")
     length = max(1, round(fps * window_s))
     starts = range(0, len(frames_THWC), length)
-    steps = _steps(frames_THWC)
-    motion, brightness, sharpness, colours = [], [], [], []
+    steps, correlations = _steps(frames_THWC), _correlations(frames_THWC)
+    motion, brightness, sharpness, colours, correlation = [], [], [], [], []
     for start in starts:
         window = frames_THWC[start : start + length]
-        into = steps[max(start - 1, 0) : start + len(window) - 1]
-        motion.append(float(np.mean(into)) if into else 0.0)
+        into = slice(max(start - 1, 0), start + len(window) - 1)
+        motion.append(float(np.mean(steps[into])) if steps[into] else 0.0)
+        correlation.append(float(np.mean(correlations[into])) if steps[into] else 1.0)
         luma = [frame @ LUMA for frame in window]
         brightness.append(float(np.mean([frame.mean() for frame in luma])))
         sharpness.append(float(np.mean([_laplacian_variance(frame) for frame in luma])))
@@ -73,6 +77,7 @@ def per_window(frames_THWC: Frames, fps: float, window_s: float = 2.0) -> Window
         brightness=brightness,
         sharpness=sharpness,
         colour_distance=[float(np.linalg.norm(colour - colours[0])) for colour in colours],
+        frame_correlation=correlation,
     )
 
 
@@ -80,6 +85,18 @@ def _steps(frames: Frames) -> list[float]:
     """Return the mean absolute difference of each pair of neighbours, T - 1 numbers."""
     return [
         float(np.abs(after.astype(np.int16) - before).mean()) for before, after in pairwise(frames)
+    ]
+
+
+def _correlations(frames: Frames) -> list[float]:
+    """Return the correlation of luma of each pair of neighbours, T - 1 numbers.
+
+    A unit of variance is added, so that the grain of a flat frame does not count as its contents.
+    """
+    centred = (luma - luma.mean() for luma in (frame @ LUMA for frame in frames))
+    return [
+        float((before * after).mean() / (before.std() * after.std() + 1.0))
+        for before, after in pairwise(centred)
     ]
 
 

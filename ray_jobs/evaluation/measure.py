@@ -21,6 +21,7 @@ SCALES = {
     "brightness": "mean Rec. 601 luma, 0-255",
     "sharpness": "variance of the 4-neighbour Laplacian of luma, mean over frames",
     "colour_distance": "distance of the mean RGB colour to the first window's, 0-442",
+    "frame_correlation": "mean correlation of the luma of consecutive frames, -1 to 1",
 }
 
 
@@ -78,6 +79,9 @@ def measure(uri: str, film: Mapping[str, Any], config: MeasureConfig) -> Record:
     windows = _windows(frames_THWC, record["fps"], config.window_s)
     if len(frames_THWC) > 1:
         record["motion"] = motion.motion_energy(frames_THWC)
+        for name in ("sharpness", "frame_correlation"):
+            record[name] = float(np.mean([window[name] for window in windows]))
+        record["brightness_change"] = windows[-1]["brightness"] - windows[0]["brightness"]
         record["colour_drift"] = windows[-1]["colour_distance"]
         record["sharpness_ratio"] = windows[-1]["sharpness"] / max(windows[0]["sharpness"], 1e-9)
     record["windows"] = windows

@@ -11,14 +11,20 @@ from infra import parquet, storage
 from infra.errors import UserError
 
 Record = dict[str, Any]
-VERSION = "1"
+VERSION = "2"
 FILE = "measures.parquet"
-FIGURES = ("motion", "colour_drift", "join_colour_drift", "sharpness_ratio")
+FIGURES = (
+    *("motion", "sharpness", "sharpness_ratio", "frame_correlation"),
+    *("brightness_change", "colour_drift", "join_colour_drift"),
+)
 """The columns that hold one number a film; null where it was not measured."""
 _WINDOW = pa.struct(
     [
         (name, pa.float64())
-        for name in ("start_s", "end_s", "motion", "brightness", "sharpness", "colour_distance")
+        for name in (
+            *("start_s", "end_s", "motion", "brightness", "sharpness"),
+            *("colour_distance", "frame_correlation"),
+        )
     ]
 )
 SCHEMA = pa.schema(

@@ -27,13 +27,13 @@ class Source:
 
     uri: str
     kind: str
-    """`videos` for an artifact of that kind, else `films`."""
+    """`videos` that a system generated, `held_out` for film of an artifact, else `films`."""
     fingerprint: str | None = None
     """Of an artifact."""
 
     def films(self) -> Iterator[dict[str, Any]]:
         """Yield its films as rows of `FILM`, with ``models`` and ``settings`` as values."""
-        if self.kind == "videos":
+        if self.fingerprint is not None:
             for row in video_table.read(self.uri):
                 yield {**{name: row.get(name) for name in FILM.names}, "source": self.uri}
             return
@@ -73,5 +73,8 @@ def as_json(source: Source, films: int) -> dict[str, Any]:
 def _source(uri: str) -> Source:
     markers = (artifact.MARKER, artifact.UNFINISHED)
     if any(storage.exists(storage.join(uri, marker)) for marker in markers):
-        return Source(uri, "videos", artifact.read(uri, ("videos",)).fingerprint)
+        fingerprint = artifact.read(uri, ("videos",)).fingerprint
+        first = next(video_table.read(uri), {"settings": {}})
+        held_out = first["settings"].get("kind") == video_table.HELD_OUT
+        return Source(uri, video_table.HELD_OUT if held_out else "videos", fingerprint)
     return Source(uri, "films")

@@ -23,12 +23,15 @@ from ray_jobs.reporting.inputs import Inputs
 TEMPLATE = "template.html.j2"
 PACKAGES = ("ray", "torch", "deepspeed", "pyarrow", "decord", "av", "scenedetect-headless")
 DASH = "–"
+MOST_FILMS = 2
+"""Held-out clips shown beside the generated videos."""
 
 
 def build(
     inputs: Inputs,
     videos: Sequence[Mapping[str, Any]],
     figures: Sequence[Figure],
+    film: Sequence[Mapping[str, Any]] = (),
     *,
     title: str,
     credits: Sequence[str],
@@ -42,6 +45,7 @@ def build(
         inputs: The artifacts; a section appears only when its artifact is among them.
         videos: Rows of measures.parquet of the generated videos, each with `uri`.
         figures: The headline figures.
+        film: Rows of measures.parquet of held-out film, each with `uri`.
         title: Heading of the page.
         credits: Lines of credit for the films used.
         thumbnails_per_group: Most clips shown of the kept and of each reason of rejection.
@@ -51,8 +55,12 @@ def build(
     artifacts = inputs.by_kind
     parts: dict[str, Any] = {}
     if videos:
+        beside = generated.reference_curves(film)
         parts["generated"] = generated.section(
-            videos, max_video_mib=max_video_mib, max_page_mib=max_page_mib
+            videos, beside, max_video_mib=max_video_mib, max_page_mib=max_page_mib
+        )
+        parts["film"] = generated.section(
+            film[:MOST_FILMS], beside, max_video_mib=max_video_mib, max_page_mib=max_page_mib
         )
     if len(inputs.measures) > 1:
         parts["compared"] = compared.section(inputs.measures)
@@ -110,14 +118,12 @@ def outcome(
         said.append(f"{length} runs {seconds:.1f} s{times}")
     known = [figure for figure in figures if figure.verdict != "not measured"]
     if known:
-        met = sum(figure.verdict == "met" for figure in known)
-        count = "every" if met == len(known) > 1 else f"{met} of {len(known)}"
-        said.append(
-            f"{count} measured figure{'s' if met != len(known) else ''} "
-            f"{'beats its baseline' if count == 'every' else 'reach their target'}"
-            if len(known) > 1
-            else f"the one measured figure {'reaches' if met else 'misses'} its target"
-        )
+        missed = [_lower(figure.title) for figure in known if figure.verdict == "missed"]
+        if not missed:
+            said.append(f"all {_count(len(known), 'figure')} measured reach their target")
+        else:
+            met = f"{len(known) - len(missed)} of {_count(len(known), 'figure')} measured"
+            said.append(f"{met} reach their target, and these do not: {', '.join(missed)}")
     if not said:
         return f"Finished artifacts: {', '.join(each.info.kind for each in inputs.all)}."
     sentence = "; ".join(said)
@@ -179,6 +185,10 @@ def _not_measured(inputs: Inputs) -> list[str]:
     """Metrics of the field that no measures of generated videos have."""
     lacking = [set(measures.metrics()["not_measured"]) for measures in inputs.of_generated]
     return sorted(set.intersection(*lacking)) if lacking else []
+
+
+def _lower(title: str) -> str:
+    return title[:1].lower() + title[1:]
 
 
 def _count(count: int, noun: str) -> str:

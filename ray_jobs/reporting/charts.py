@@ -63,6 +63,17 @@ class Line:
     dashed: bool = False
 
 
+@dataclass(frozen=True)
+class Band:
+    """What others do over the same axis: a line between the least and the most of them."""
+
+    label: str
+    x: Sequence[float]
+    low: Sequence[float]
+    middle: Sequence[float]
+    high: Sequence[float]
+
+
 def data_uri(data: bytes, media_type: str) -> str:
     """`data` as a data URI, the only kind of address that a self-contained page may hold."""
     return f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"
@@ -78,6 +89,7 @@ def line_chart(
     marks: Sequence[tuple[float, str]] = (),
     x_range: tuple[float, float] | None = None,
     from_zero: bool = False,
+    band: Band | None = None,
 ) -> str:
     """Lines over a common x axis, as an SVG data URI.
 
@@ -90,11 +102,13 @@ def line_chart(
         marks: Vertical lines (x, label): stage boundaries, joins. A label may be empty.
         x_range: First and last x of the axis; None fits the lines.
         from_zero: Whether the y axis starts at 0, for figures whose ratio matters.
+        band: What the lines are to be held against, drawn behind them.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=TILE_IN, layout="constrained")
         axes = figure.add_subplot()
-        _draw_lines(axes, lines, title, x_label, y_label, level, marks, x_range, from_zero)
+        _draw_lines(axes, lines, title, x_label, y_label, level, marks, x_range, from_zero, band)
+        _legend(axes, len(lines) + (level is not None) + (band is not None))
         return _svg(figure)
 
 
@@ -153,7 +167,7 @@ def bars(values: Mapping[str, float], *, title: str, x_label: str) -> str:
 
 
 def panel_png(panels: Sequence[Mapping[str, Any]], *, heading: str) -> bytes:
-    """Several line charts (the arguments of `line_chart`) as one PNG, two to a row."""
+    """Several line charts of the same lines (the arguments of `line_chart`) as one PNG."""
     rows = (len(panels) + 1) // 2
     with matplotlib.rc_context(STYLE):
         size = (2 * TILE_IN[0], rows * TILE_IN[1] + 0.4)
@@ -171,7 +185,10 @@ def panel_png(panels: Sequence[Mapping[str, Any]], *, heading: str) -> bytes:
                 panel.get("marks", ()),
                 panel.get("x_range"),
                 panel.get("from_zero", False),
+                panel.get("band"),
             )
+            if index == 0:  # the panels have the same lines
+                _legend(axes, len(panel["lines"]) + (panel.get("band") is not None))
         return _render(figure, format="png", facecolor="white")
 
 
@@ -185,7 +202,11 @@ def _draw_lines(
     marks: Sequence[tuple[float, str]],
     x_range: tuple[float, float] | None,
     from_zero: bool,
+    band: Band | None = None,
 ) -> None:
+    if band is not None:
+        axes.fill_between(band.x, band.low, band.high, color=MUTED, alpha=0.15, linewidth=0)
+        axes.plot(band.x, band.middle, color=MUTED, linewidth=1.2, label=band.label)
     for index, line in enumerate(lines):
         few = len(line.x) <= 16
         axes.plot(
@@ -204,9 +225,8 @@ def _draw_lines(
     if x_range is not None:
         axes.set_xlim(*x_range)
     if from_zero:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
     _marks(axes, marks, MUTED)
-    _legend(axes, len(lines) + (level is not None))
 
 
 def _marks(axes: Axes, marks: Sequence[tuple[float, str]], colour: str) -> None:

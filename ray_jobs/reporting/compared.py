@@ -9,7 +9,10 @@ TITLES = {
     "motion": ("motion", "mean absolute difference of consecutive frames, 0–255"),
     "colour_drift": ("colour drift", "of the last window's mean colour from the first's, 0–442"),
     "join_colour_drift": ("colour drift at joins", "of mean colours before and after, 0–442"),
+    "sharpness": ("sharpness", "variance of the Laplacian of luma"),
     "sharpness_ratio": ("sharpness, last to first", "ratio of Laplacian variances"),
+    "frame_correlation": ("correlation of consecutive frames", "of luma, 1 for a still"),
+    "brightness_change": ("brightness, last less first", "of mean luma, −255–255"),
 }
 
 

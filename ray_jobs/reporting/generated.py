@@ -6,26 +6,57 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from infra import storage
+from ray_jobs.evaluation.reference import is_film
 from ray_jobs.reporting import charts
-from ray_jobs.reporting.charts import Line
+from ray_jobs.reporting.charts import Band, Line
 
 MIB = 1 << 20
 PIXELATED_BELOW_PX = 160
 SHOWN_LONG_SIDE_PX = 560
 CURVES = {
-    "motion": ("Motion", "frame difference, 0–255"),
+    "motion": ("Motion", "frame difference (still 0, noise 85)"),
     "brightness": ("Brightness", "mean luma, 0–255"),
-    "sharpness": ("Sharpness", "Laplacian variance"),
+    "sharpness": ("Detail", "Laplacian variance (noise 49,000)"),
     "colour_distance": ("Colour drift", "distance from start, 0–442"),
+    "frame_correlation": ("Consecutive frames", "correlation (noise 0, still 1)"),
 }
+Curves = Mapping[str, Band]
 
 
-def panels(video: Mapping[str, Any]) -> list[dict[str, Any]]:
+def reference_curves(film: Sequence[Mapping[str, Any]]) -> Curves:
+    """Return what held-out film does over time, by the names of `CURVES`, as far as it lasts.
+
+    Args:
+        film: Rows of measures.parquet; none give no curves.
+    """
+    columns: list[list[Mapping[str, float]]] = []
+    for record in film:
+        for place, window in enumerate(record["windows"]):
+            columns += [[]] * (place == len(columns))
+            columns[place] = [*columns[place], window]
+    x = [float(np.mean([(w["start_s"] + w["end_s"]) / 2 for w in column])) for column in columns]
+    return {
+        name: Band(
+            f"held-out film ({len(film)} clips)",
+            x,
+            [min(window[name] for window in column) for column in columns],
+            [float(np.mean([window[name] for window in column])) for column in columns],
+            [max(window[name] for window in column) for column in columns],
+        )
+        for name in CURVES
+        if columns
+    }
+
+
+def panels(video: Mapping[str, Any], film: Curves) -> list[dict[str, Any]]:
     """The charts of one video's windows, as arguments of `charts.line_chart`.
 
     Args:
         video: A row of measures.parquet; see `ray_jobs.evaluation.measure`.
+        film: From `reference_curves`.
     """
     windows = video["windows"]
     x = [(window["start_s"] + window["end_s"]) / 2 for window in windows]
@@ -38,12 +69,13 @@ def panels(video: Mapping[str, Any]) -> list[dict[str, Any]]:
         y = [float("nan") if value is None else value for value in values]
         made.append(
             {
-                "lines": [Line(title, x, y)],
+                "lines": [Line("this video", x, y)],
                 "title": title,
                 "x_label": "time (s)",
                 "y_label": unit,
                 "marks": joins,
                 "from_zero": name != "brightness",
+                "band": film.get(name),
                 "x_range": (0.0, video["frames"] / video["fps"]),
             }
         )
@@ -51,12 +83,17 @@ def panels(video: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def section(
-    videos: Sequence[Mapping[str, Any]], *, max_video_mib: float, max_page_mib: float
+    videos: Sequence[Mapping[str, Any]],
+    film: Curves,
+    *,
+    max_video_mib: float,
+    max_page_mib: float,
 ) -> dict[str, Any]:
     """What the template shows of the generated videos.
 
     Args:
         videos: Rows of measures.parquet, each with `uri`, where its file is.
+        film: From `reference_curves`.
         max_video_mib: Largest file put into the page; a larger one becomes a link.
         max_page_mib: Most bytes of video put into the page altogether.
     """
@@ -77,10 +114,10 @@ def section(
                 "source": charts.data_uri(storage.read_bytes(uri), "video/mp4") if fits else None,
                 "strip": strip,
                 "seconds_long": video["frames"] / video["fps"],
-                "segments": _segments(video),
+                "segments": [] if is_film(video) else _segments(video),
                 "charts": [
                     {"source": charts.line_chart(**panel), "title": panel["title"]}
-                    for panel in panels(video)
+                    for panel in panels(video, film)
                 ],
             }
         )

@@ -1,4 +1,4 @@
-"""The figures at the top of the report, each with its baseline, target and verdict.
+"""The figures of models at the top of the report, each with its baseline, target and verdict.
 
 A figure whose artifact is not given, or whose summary lacks it, says "not measured" and carries
 no number.
@@ -15,8 +15,6 @@ from ray_jobs.reporting.inputs import Artifact
 PSNR_MARGIN_DB = 4.0
 LATE_LOSS_DB = 1.0
 CODEBOOK_SHARE = 0.5
-STILL_MOTION = 0.1
-"""Mean change of a pixel from frame to frame (0-255) that coding a still image may leave."""
 Verdict = Literal["met", "missed", "not measured"]
 
 
@@ -44,12 +42,11 @@ class Figure:
     """The verdict in words, with the margin."""
 
 
-def figures(artifacts: Mapping[str, Artifact], motion: float | None) -> list[Figure]:
-    """The headline figures of a run.
+def figures(artifacts: Mapping[str, Artifact]) -> list[Figure]:
+    """The headline figures of a run's models.
 
     Args:
         artifacts: The artifacts by kind.
-        motion: Of the stillest generated video; None when none was measured.
     """
     tokenizer = _validation(artifacts, "tokenizer")
     autoregressive = _validation(artifacts, "autoregressive")
@@ -58,7 +55,6 @@ def figures(artifacts: Mapping[str, Artifact], motion: float | None) -> list[Fig
         _late_frames(tokenizer.get("psnr_late_frames_db"), tokenizer.get("psnr_early_frames_db")),
         _codebook(tokenizer.get("codebook_used"), tokenizer.get("codebook_size")),
         _loss(autoregressive.get("loss_nats"), autoregressive.get("unigram_entropy_nats")),
-        _motion(motion),
     ]
 
 
@@ -80,7 +76,7 @@ def _reconstruction(value: float | None, baseline: float | None) -> Figure:
     remark = (
         f"{abs(margin):.1f} dB {'above' if margin >= 0 else 'below'}, target {PSNR_MARGIN_DB:g} dB"
     )
-    return _measured(figure, value, baseline, margin, margin >= PSNR_MARGIN_DB, remark)
+    return measured(figure, value, baseline, margin, margin >= PSNR_MARGIN_DB, remark)
 
 
 def _late_frames(late: float | None, early: float | None) -> Figure:
@@ -95,7 +91,7 @@ def _late_frames(late: float | None, early: float | None) -> Figure:
         return figure
     margin = late - early
     remark = f"{abs(margin):.1f} dB {'above' if margin >= 0 else 'below'}"
-    return _measured(figure, late, early, margin, margin >= -LATE_LOSS_DB, remark)
+    return measured(figure, late, early, margin, margin >= -LATE_LOSS_DB, remark)
 
 
 def _codebook(used: int | None, size: int | None) -> Figure:
@@ -116,7 +112,7 @@ def _codebook(used: int | None, size: int | None) -> Figure:
     )
     half = CODEBOOK_SHARE * size
     remark = f"{used / size:.0%} in use, target {CODEBOOK_SHARE:.0%}"
-    return _measured(figure, used, half, used - half, used >= half, remark)
+    return measured(figure, used, half, used - half, used >= half, remark)
 
 
 def _loss(value: float | None, entropy: float | None) -> Figure:
@@ -131,27 +127,13 @@ def _loss(value: float | None, entropy: float | None) -> Figure:
         return figure
     margin = entropy - value
     remark = f"{abs(margin):.2f} nats {'below it' if margin > 0 else 'above it'}"
-    return _measured(figure, value, entropy, margin, margin > 0, remark)
+    return measured(figure, value, entropy, margin, margin > 0, remark)
 
 
-def _motion(value: float | None) -> Figure:
-    figure = Figure(
-        "motion",
-        "Motion in the generated video",
-        "of 255",
-        "a still image",
-        f"above {STILL_MOTION:g}, what coding a still may leave",
-    )
-    if value is None:
-        return figure
-    moves = value > STILL_MOTION
-    remark = "it moves" if moves else "as good as still"
-    return _measured(figure, value, 0.0, value, moves, remark)
-
-
-def _measured(
+def measured(
     figure: Figure, value: float, baseline: float, margin: float, met: bool, remark: str
 ) -> Figure:
+    """Return a figure with what was measured of it."""
     return replace(
         figure,
         value=float(value),

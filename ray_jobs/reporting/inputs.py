@@ -71,6 +71,14 @@ class Inputs:
 
         return tuple(filter(is_of_generated, self.measures))
 
+    @property
+    def of_film(self) -> Artifact | None:
+        """The first measures that are of film alone, which generated videos are held against."""
+        for measures in self.measures:
+            if all(source["kind"] != "videos" for source in measures.metrics()["sources"]):
+                return measures
+        return None
+
 
 def read_all(uris: Sequence[str]) -> Inputs:
     """Read finished artifacts.

@@ -152,10 +152,21 @@ def provenance(artifacts: Sequence[Artifact]) -> list[dict[str, Any]]:
 def _names(artifacts: Sequence[Artifact]) -> dict[str, Artifact]:
     """Name each artifact by its kind, and by its folder too where there are several of a kind."""
     kinds = [artifact.info.kind for artifact in artifacts]
+    endings = _endings([artifact.uri for artifact in artifacts])
     return {
-        kind if kinds.count(kind) == 1 else f"{kind} ({artifact.uri})": artifact
-        for kind, artifact in zip(kinds, artifacts, strict=True)
+        kind if kinds.count(kind) == 1 else f"{kind} ({ending})": artifact
+        for kind, ending, artifact in zip(kinds, endings, artifacts, strict=True)
     }
+
+
+def _endings(uris: Sequence[str]) -> list[str]:
+    """Return as many last parts of each URI as tell them apart."""
+    parts = [uri.rstrip("/").split("/") for uri in uris]
+    for count in range(1, max(map(len, parts), default=1) + 1):
+        endings = ["/".join(each[-count:]) for each in parts]
+        if len(set(endings)) == len(endings):
+            return endings
+    return list(uris)
 
 
 def _check_table(clips: Artifact, table: ClipTable) -> None:

@@ -32,7 +32,7 @@ GIVEN = ["input=/videos", "output=/out"]
 def test_every_preset_loads_and_validates(preset: Path):
     loaded = config.load(loong.LoongConfig, [preset], GIVEN)
     steps = loong.steps(loaded)
-    names = [name for name in loong.STEPS if name != "upscale" or loaded.upscale is not None]
+    names = [name for name in loong.STEPS if "upscale" not in name or loaded.upscale is not None]
     assert [step.name for step in steps] == names
     made = {step.config.output for step in steps}
     for step in steps[1:]:
@@ -150,9 +150,12 @@ def test_the_report_is_of_enlarged_videos_where_there_are_any(preset: str, size_
         steps = {step.name: step.config for step in loong.steps(loaded)}
         assert ("upscale" in steps) == on
         assert "/out/autoregressive" in steps["report"].input
-        shown = "/out/upscale" if on else "/out/generate"
+        shown, film = (
+            ("/out/upscale", "/out/held_out_upscale") if on else ("/out/generate", "/out/held_out")
+        )
         assert steps["measures"].input == (shown,)
-        assert steps["report"].input[-2:] == (shown, "/out/measures")
+        assert steps["held_out_measures"].input == (film,)  # of the same size
+        assert steps["report"].input[-3:] == (shown, "/out/measures", "/out/held_out_measures")
         if on:
             enlarged = steps["upscale"]
             assert isinstance(enlarged, UpscaleConfig)
@@ -167,7 +170,8 @@ def test_what_a_late_step_lacks_stops_the_first(monkeypatch: pytest.MonkeyPatch,
     loaded = config.load(loong.LoongConfig, [demo], given)
     with pytest.raises(UserError, match="realesrgan: needs a package that is not installed"):
         loong.make_ready(loaded)
-    storage.write_text(str(tmp_path / "upscale" / "artifact.json"), "{}")
+    for name in ("upscale", "held_out_upscale"):
+        storage.write_text(str(tmp_path / name / "artifact.json"), "{}")
     loong.make_ready(loaded)  # what is finished needs nothing
 
 

@@ -25,15 +25,18 @@ SIGNS = {
     "tokens": "tokens/unfinished.json",
     "autoregressive": "autoregressive/checkpoints/*/train_state.json",
     "generate": "generate/unfinished.json",
+    "held_out": "held_out/unfinished.json",
     "upscale": "upscale/unfinished.json",
+    "held_out_upscale": "held_out_upscale/unfinished.json",
     "measures": "measures/unfinished.json",
+    "held_out_measures": "held_out_measures/unfinished.json",
     "report": "report/unfinished.json",
 }
 # What must be the same to the byte: everything but logs, times and the report that shows them.
 SAME = (
     "frames/frames/*/*.parquet", "tokenizer/model.safetensors", "tokens/tokens/*/*.parquet",
     "autoregressive/model.safetensors", "generate/videos/*/*.mp4",
-    "upscale/videos/*/*.mp4",
+    "upscale/videos/*/*.mp4", "held_out/videos/*/*.mp4", "held_out_upscale/videos/*/*.mp4",
 )  # fmt: skip
 MEASURED = ["cpu_seconds", "peak_rss_bytes"]
 

@@ -51,6 +51,9 @@ def test_film_in_long_video_and_report_out(finished: str):
     (shown,) = measures_table.read(storage.join(finished, "measures"))
     assert (shown["width_px"], shown["frames"]) == (64, 21)  # measured is what was enlarged
     assert shown["problem"] is None
+    for film in measures_table.read(storage.join(finished, "held_out_measures")):
+        assert film["settings"]["kind"] == "held_out"
+        assert film["problem"] is None
     page = storage.read_text(storage.join(finished, "report.html"))
     assert "<video" in page
     assert page.count("http://") + page.count("https://") == page.count("http://www.w3.org")

@@ -10,7 +10,7 @@ import yaml
 from infra import artifact, config
 from infra.artifact import begin
 from infra.errors import UserError
-from ray_jobs.evaluate import figures_of
+from ray_jobs.evaluate import FILM_DISTANCE, figures_of
 from ray_jobs.evaluation.measures_table import FIGURES
 from ray_jobs.generate import GenerateConfig
 from tests.ray_jobs import untrained
@@ -51,9 +51,10 @@ def test_every_trial_is_an_artifact_and_the_best_is_a_job(ray_session, models, t
     for row in rows:
         uri = str(tmp_path / "out" / "trials" / row["trial"])
         assert artifact.read(uri, ("videos",)).counts["videos"] == 2 == row["steps"]
-        assert {name: row[f"figure.{name}"] for name in FIGURES} == figures_of(uri)
+        names = (*FIGURES, FILM_DISTANCE)
+        assert {name: row[f"figure.{name}"] for name in names} == figures_of(uri)
     least = min(rows, key=lambda row: row["objective"])
-    assert summary["best"]["colour_drift"] == least["figure.colour_drift"]
+    assert summary["best"][FILM_DISTANCE] == least["figure.film_distance"]
     best = yaml.safe_load((tmp_path / "out" / "best.yaml").read_text())
     drawn = config.build(GenerateConfig, {**best, "output": "/unused"}).system.sampling
     assert drawn.top_k == summary["best"]["system.sampling.top_k"]
@@ -63,7 +64,10 @@ def test_every_trial_is_an_artifact_and_the_best_is_a_job(ray_session, models, t
 
 def test_what_cannot_be_is_refused_before_ray(models, tmp_path: Path):
     for keys, said in (
-        ({"objective": "loss"}, "objective: loss is reported by no trial; allowed are motion"),
+        (
+            {"objective": "loss"},
+            "objective: loss is reported by no trial; allowed are film_distance",
+        ),
         (
             {
                 "objective": "join_colour_drift",

@@ -29,9 +29,20 @@ def test_windows_see_the_jump_the_blur_and_the_drift() -> None:
     assert curves.sharpness[0] > 1000
     assert curves.sharpness[1:] == pytest.approx([0, 0, 0], abs=1e-3)
     assert curves.brightness[1] == pytest.approx(100, abs=1e-3)
+    assert curves.frame_correlation[0] == pytest.approx(0, abs=0.1)
+    assert curves.frame_correlation[2] == 0  # nothing in it that could be followed
     assert curves.colour_distance[0] == 0
     step = np.linalg.norm(np.array([160, 100, 100]) - noise.mean(axis=(0, 1, 2)))
     assert curves.colour_distance[3] == pytest.approx(step)
+
+
+def test_what_goes_on_from_frame_to_frame_is_correlated() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+    first = np.repeat(noise[:1], 8, axis=0)
+    assert per_window(first, fps=8).frame_correlation == [pytest.approx(1, abs=1e-3)]
+    inverse = first.copy()
+    inverse[1::2] = 255 - inverse[1::2]
+    assert per_window(inverse, fps=8).frame_correlation == [pytest.approx(-1, abs=1e-2)]
 
 
 def test_one_frame() -> None:

@@ -280,6 +280,19 @@ def videos(root: Path, still: bool = False, prompt: str = "a big rabbit in a mea
     return mark(folder, "videos", {"videos": 2}, 73.4, {"prompts": [prompt, HOSTILE]})
 
 
+def film(root: Path) -> str:
+    """Held-out film: three clips in which nothing is lost."""
+    folder = root / "film"
+    (folder / "videos").mkdir(parents=True)
+    rows = []
+    for number, frames in enumerate((146, 60, 48)):
+        made = _video(folder, f"{number:04d}.mp4", frames, (90, 160), "a film", [], False)
+        about = {"seed": None, "trained_frames": None, "models": {}}
+        rows.append({**made, **about, "settings": {"kind": video_table.HELD_OUT}})
+    video_table.write(str(folder), rows)
+    return mark(folder, "videos", {"videos": 3}, 4.0, {})
+
+
 def measures(root: Path, source: str, name: str = "measures") -> str:
     """The measures of videos, made by the job's own worker without a cluster."""
     settings = config.build(
@@ -305,6 +318,7 @@ def every(root: Path) -> list[str]:
         autoregressive(root),
         made,
         measures(root, made),
+        measures(root, film(root), "film_measures"),
     ]
 
 

@@ -52,3 +52,9 @@ def test_a_table_without_the_newer_scores_is_drawn_without_them(tmp_path):
     assert {d["title"] for d in drawn} == {
         each.score.title for each in SCORED if each.score.name in first
     }
+
+
+def test_two_of_a_kind_are_told_apart_by_the_ends_of_their_places():
+    assert sections._endings(["/a/run/x", "/a/run/y"]) == ["x", "y"]
+    assert sections._endings(["/a/one/x", "/a/two/x/", "/b/y"]) == ["one/x", "two/x", "b/y"]
+    assert sections._endings(["s3://b/x", "s3://b/x"]) == ["s3://b/x"] * 2
