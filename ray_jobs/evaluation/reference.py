@@ -1,6 +1,7 @@
 """Film that generated videos are compared with: measures of clips that no training has seen."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from infra import artifact
 from infra.errors import UserError
@@ -11,7 +12,7 @@ from ray_jobs.evaluation.measures_table import Record
 from ray_jobs.video_table import HELD_OUT
 
 
-def is_film(record: Record) -> bool:
+def is_film(record: Mapping[str, Any]) -> bool:
     """Return whether a row of `measures_table` is of film, not of what a system generated."""
     return record["settings"].get("kind", HELD_OUT) == HELD_OUT
 
