@@ -10,6 +10,9 @@
 """
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pydantic import Field
@@ -20,6 +23,7 @@ from infra.config import OutputUri, Section, Uri
 from infra.errors import UserError
 from infra.log import logger
 from models.upscale import check
+from pipelines import lengths
 from pipelines.recipe import Step, main, step
 from ray_jobs import (
     evaluate,
@@ -93,6 +97,7 @@ def steps(config: LoongConfig) -> list[Step]:
         step("held_out", held_out.JOB, config.held_out,
              input=[out["frames"]], output=out["held_out"], **common),
     ]  # fmt: skip
+    made[1] = replace(made[1], check=partial(_check_lengths, made))
     shown = [item.config.output for item in made[:-1]]
     videos, film = out["generate"], out["held_out"]
     if config.upscale is not None:
@@ -107,6 +112,17 @@ def steps(config: LoongConfig) -> list[Step]:
     made.append(step("report", report.JOB, config.report,
                      input=shown, output=out["report"], credits=credit, **common))  # fmt: skip
     return made
+
+
+def _check_lengths(steps: Sequence[Step]) -> None:
+    """Refuse stages of which no clip of the prepared films has the length."""
+    by_name = {item.name: item.config for item in steps}
+    made, tokenizer, model = (by_name[name] for name in ("frames", "tokenizer", "autoregressive"))
+    assert isinstance(made, frames.FramesConfig)
+    assert isinstance(tokenizer, train_tokenizer.TrainTokenizerConfig)
+    assert isinstance(model, train_autoregressive.TrainAutoregressiveConfig)
+    stages = [*tokenizer.stages, *model.stages]
+    lengths.check(by_name["prepare"].output, frames.settings_of(made), stages)
 
 
 def make_ready(config: LoongConfig) -> None:

@@ -26,6 +26,8 @@ class Step:
     """The step's name, which is also its folder below the recipe's output."""
     job: Job[Any]
     config: JobConfig
+    check: Callable[[], None] | None = None
+    """Refuses, once the steps before are there, what a later step would refuse."""
 
 
 def step(name: str, job: Job[Any], settings: dict[str, Any], **filled: Any) -> Step:
@@ -51,6 +53,9 @@ def run(steps: Sequence[Step]) -> None:
     begun_at = time.monotonic()
     for number, item in enumerate(steps, start=1):
         logger.info(f"[{number}/{len(steps)}] {item.name}")
+        finished = storage.exists(storage.join(item.config.output, artifact.MARKER))
+        if item.check is not None and not finished:
+            item.check()
         execute(item.job, item.config)
     logger.info(f"all steps done in {time.monotonic() - begun_at:.0f} s")
 
