@@ -11,13 +11,15 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
+from itertools import islice
 from typing import Any
 
 from pydantic import Field
 
-from data_prep import samples
+from data_prep import manifest, samples
 from infra import artifact, storage
 from infra.config import OutputUri, Section, Uri
 from infra.errors import UserError
@@ -39,6 +41,8 @@ from ray_jobs import (
 )
 
 Settings = dict[str, Any]
+MOST_BATCHES_WITHOUT_CAPTION = 8
+"""Some thousands of videos each, before a corpus counts as one without captions."""
 STEPS = (
     *("prepare", "frames", "tokenizer", "tokens"),
     *("autoregressive", "generate", "held_out", "upscale", "held_out_upscale"),
@@ -63,6 +67,8 @@ class LoongConfig(Section):
     tokens: Settings = Field(default_factory=dict)
     autoregressive: Settings = Field(default_factory=dict)
     generate: Settings = Field(default_factory=dict)
+    """Without `prompts`, that of the demo's film, or the first caption of the videos; none where
+    they have none."""
     held_out: Settings = Field(default_factory=dict)
     """Clips that no training sees, which the videos are held against."""
     upscale: Settings | None = None
@@ -92,7 +98,7 @@ def steps(config: LoongConfig) -> list[Step]:
              input=[out["frames"]], codec=out["tokenizer"], output=out["tokens"], **common),
         step("autoregressive", train_autoregressive.JOB, config.autoregressive,
              input=[out["tokens"]], output=out["autoregressive"], **common),
-        step("generate", generate.JOB, config.generate,
+        step("generate", generate.JOB, {"prompts": [_prompt(config)], **config.generate},
              input=[out["tokenizer"], out["autoregressive"]], output=out["generate"], **common),
         step("held_out", held_out.JOB, config.held_out,
              input=[out["frames"]], output=out["held_out"], **common),
@@ -138,12 +144,12 @@ def get_videos(config: LoongConfig) -> None:
     """Fetch the demo's film and write its manifest, when the config asks for it."""
     if not _uses_film(config):
         return
-    manifest = _videos(config)
-    if not storage.exists(manifest):
+    listed = _videos(config)
+    if not storage.exists(listed):
         film = samples.big_buck_bunny()
         logger.info(f"film: {film}")
         row = {"uri": str(film), "caption": samples.BIG_BUCK_BUNNY_CAPTION}
-        storage.write_text(manifest, json.dumps(row) + "\n")
+        storage.write_text(listed, json.dumps(row) + "\n")
 
 
 def report_of(config: LoongConfig) -> str:
@@ -152,6 +158,27 @@ def report_of(config: LoongConfig) -> str:
     page = storage.read_bytes(storage.join(config.output, "report", "report.html"))
     storage.write_bytes(copy, page)
     return copy
+
+
+def _prompt(config: LoongConfig) -> str:
+    """Return a prompt of the kind that the model learns from these videos."""
+    if "prompts" in config.generate:
+        return ""
+    if _uses_film(config):
+        return "An animated film: a big grey rabbit in a green meadow."
+    return _first_caption(_videos(config))
+
+
+@cache
+def _first_caption(videos: str) -> str:
+    """Return the first caption among the first videos; empty where there is none."""
+    with suppress(UserError):  # which `prepare` says
+        batches = manifest.stream((videos,), manifest.Counts())
+        for batch in islice(batches, MOST_BATCHES_WITHOUT_CAPTION):
+            for caption in batch["caption"].to_pylist():
+                if caption:
+                    return caption
+    return ""
 
 
 def _uses_film(config: LoongConfig) -> bool:

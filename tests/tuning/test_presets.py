@@ -36,7 +36,9 @@ def preset(name: str, tmp_path: Path) -> Any:
     if section is not None:
         demo = config.read_yaml(str(PRESETS / "loong" / "demo.yaml"))[section]
         base = tmp_path / "base.yaml"
-        base.write_text(yaml.safe_dump({**demo, "input": ["unused"], "output": "unused"}))
+        given_too = {"input": ["unused"], "output": "unused"}
+        given_too |= {"prompts": ["a film"]} if section == "generate" else {}
+        base.write_text(yaml.safe_dump({**demo, **given_too}))
         given.append(f"base={base}")
     return config.load(module.JOB.config, [FOLDER / f"{name}.yaml"], given)
 

@@ -1,0 +1,40 @@
+"""Loong's recipe: the prompt that goes with the videos."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra import config
+from pipelines import loong
+from pipelines.recipe import PRESETS
+from ray_jobs.generate import GenerateConfig
+
+DEMO = PRESETS / "loong" / "demo.yaml"
+
+
+def prompts(tmp_path: Path, *given: str) -> tuple[Any, ...]:
+    loaded = config.load(loong.LoongConfig, [DEMO], [f"output={tmp_path}/out", *given])
+    (made,) = [step.config for step in loong.steps(loaded) if step.name == "generate"]
+    assert isinstance(made, GenerateConfig)
+    return made.prompts
+
+
+def listed(tmp_path: Path, *captions: str | None) -> str:
+    rows = [{"uri": f"/v/{n}.mp4", "caption": caption} for n, caption in enumerate(captions)]
+    file = tmp_path / f"{len(captions)}.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return f"input={file}"
+
+
+def test_it_is_the_rabbits_for_the_demos_film_alone(tmp_path: Path):
+    assert "rabbit" in prompts(tmp_path)[0]
+    assert prompts(tmp_path, listed(tmp_path, None, "a red car", "a dog")) == ("a red car",)
+    assert prompts(tmp_path, listed(tmp_path, None)) == ("",)  # as the clips are trained on
+    assert prompts(tmp_path, "input=/there/is/none") == ("",)
+
+
+@pytest.mark.parametrize("given", [(), ("input=/there/is/none",)])
+def test_it_is_what_is_stated(tmp_path: Path, given: tuple[str, ...]):
+    assert prompts(tmp_path, *given, 'generate.prompts=["mine"]') == ("mine",)
