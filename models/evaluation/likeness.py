@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 MOST_STEPS = 10.0
 """As far as anything can be, so that one absurd figure does not hide the others."""
+SHARE_LEFT_OUT = 0.15
+"""Of the films that are given, at each end of a range: one of eight."""
 ALLOWED_STEPS = 1.0
 """How far beyond the range of film a figure may be and count as film's."""
 
@@ -60,7 +62,10 @@ def film() -> dict[str, Range]:
 
 
 def ranges(films: Sequence[Mapping[str, float | None]]) -> dict[str, Range]:
-    """Return the ranges of some films: from the least to the most of each figure.
+    """Return the ranges of some films: from the least to the most of each figure, less a few.
+
+    At each end `SHARE_LEFT_OUT` of them are left out, rounded down, so that one clip in eight that
+    fades to black does not make fading what film does.
 
     Args:
         films: figures of each by name; one that is None or missing was not measured.
@@ -71,8 +76,10 @@ def ranges(films: Sequence[Mapping[str, float | None]]) -> dict[str, Range]:
         values = values if figure.sign else [abs(value) for value in values]
         if values:  # of what changes over time, film as such may: from not at all to `highest`
             steady = figure.lowest == 0
-            least = 0.0 if steady else min(values)
-            found[figure.name] = (least, max([*values, figure.highest] if steady else values))
+            out = int(SHARE_LEFT_OUT * len(values))
+            within = sorted(values)[out : len(values) - out]
+            low, high = within[0], within[-1]
+            found[figure.name] = (0.0, max(high, figure.highest)) if steady else (low, high)
     return found
 
 

@@ -23,6 +23,15 @@ def test_ranges_reach_from_the_least_to_the_most_and_steadiness_is_allowed():
     assert "sharpness" not in likeness.ranges([{"motion": 1.0}])
 
 
+def test_one_of_eight_that_fades_does_not_make_fading_usual():
+    odd = {**CLIPS[0], "brightness_change": -120.0, "sharpness_ratio": 0.01, "motion": 0.0}
+    found = likeness.ranges([odd, *CLIPS, *CLIPS, *CLIPS, CLIPS[0]])
+    assert found["motion"] == (2, 8)
+    assert found["sharpness_ratio"] == (0.9, 1.2)
+    assert found["brightness_change"] == (0, 32)
+    assert likeness.ranges([odd, *CLIPS])["motion"] == (0, 8)  # of three none is left out
+
+
 def test_steps_are_counted_from_the_nearer_end():
     of_film = likeness.ranges(CLIPS)
     assert set(likeness.steps(CLIPS[0], of_film).values()) == {0}
