@@ -38,10 +38,12 @@ def describe(section: type[Section], prefix: str = "") -> list[str]:
     for name, field in section.model_fields.items():
         key = field.alias or name
         inner = _inner(field.annotation)
-        default = "" if field.is_required() else f" = {_show(field.default)}"
+        default = f" = {_show(field.get_default(call_default_factory=True))}"  # pyright: ignore
+        default = " (required)" if field.is_required() else default
         text = f"  {' '.join(field.description.split())}" if field.description else ""
         if inner:
-            lines.append(f"  {prefix}{key}:{text}")
+            needed = " (required)" if field.is_required() else ""
+            lines.append(f"  {prefix}{key}{needed}:{text}")
             for below, place in inner:
                 lines += describe(below, f"{prefix}{key}.{place}")
         else:

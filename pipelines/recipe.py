@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from infra import artifact, cluster, storage
 from infra import config as configs
+from infra.command_line import describe
 from infra.config import JobConfig, Section
 from infra.errors import UserError
 from infra.job import Job, add_address, execute, run_and_exit
@@ -94,6 +95,9 @@ def main(
     parser = argparse.ArgumentParser(
         prog=f"python -m pipelines.{system}",
         description=f"The whole {system} pipeline: every job in order, finished ones passed over.",
+        epilog="keys, over those of the preset; a step's section has its job's own, as the job's "
+        "--help says:\n" + "\n".join(describe(model)),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--preset", required=True, choices=presets, help="where to start from")
     parser.add_argument(

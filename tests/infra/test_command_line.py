@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import Field
 
-from infra.command_line import TRY_AGAIN, run_and_exit
+from infra.command_line import TRY_AGAIN, describe, run_and_exit
+from infra.config import Section
 from infra.errors import Unavailable, UserError
 
 
@@ -26,6 +28,32 @@ def test_each_error_has_its_line_and_status(capsys) -> None:
     outage = (TRY_AGAIN, "error: s3://b: away; the same command resumes from here\n")
     assert _exits(Unavailable("s3://b: away"), capsys) == outage
     assert _exits(KeyboardInterrupt(), capsys)[0] == 130
+
+
+class Inner(Section):
+    name: str
+    """Of it."""
+    rates: tuple[float, ...] = (1.0, 2.0)
+
+
+class Example(Section):
+    needed: int
+    inner: Inner
+    made: dict[str, int] = Field(default_factory=dict)
+    perhaps: Inner | None = None
+
+
+def test_help_says_what_is_needed_and_what_else_is_taken() -> None:
+    assert describe(Example) == [
+        "  needed (required)",
+        "  inner (required):",
+        "  inner.name (required)  Of it.",
+        "  inner.rates = [1.0, 2.0]",
+        "  made = {}",
+        "  perhaps:",
+        "  perhaps.name (required)  Of it.",
+        "  perhaps.rates = [1.0, 2.0]",
+    ]
 
 
 def test_an_outage_is_no_verdict() -> None:
