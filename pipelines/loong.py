@@ -61,11 +61,15 @@ class LoongConfig(Section):
     demo_film: bool = False
     """Without `input`, fetch the demo's film (Big Buck Bunny) instead of refusing."""
     prepare: Settings = Field(default_factory=dict)
+    """Of `ray_jobs.prepare`."""
     frames: Settings = Field(default_factory=dict)
     """Clips at model resolution and rate."""
     tokenizer: Settings = Field(default_factory=dict)
+    """Of `ray_jobs.train_tokenizer`."""
     tokens: Settings = Field(default_factory=dict)
+    """Of `ray_jobs.tokenize`."""
     autoregressive: Settings = Field(default_factory=dict)
+    """Of `ray_jobs.train_autoregressive`."""
     generate: Settings = Field(default_factory=dict)
     """Without `prompts`, that of the demo's film, or the first caption of the videos; none where
     they have none."""
@@ -78,6 +82,7 @@ class LoongConfig(Section):
     """Of the videos of `upscale` where there is that step, else of `generate`; of held-out film
     alike."""
     report: Settings = Field(default_factory=dict)
+    """Of `ray_jobs.report`."""
     credits: tuple[str, ...] = ()
     """Lines of credit for the films, shown in the report."""
 
@@ -131,13 +136,18 @@ def _check_lengths(steps: Sequence[Step]) -> None:
     lengths.check(by_name["prepare"].output, frames.settings_of(made), stages)
 
 
-def make_ready(config: LoongConfig) -> None:
-    """Refuse what would only fail at a late step, then see that there are videos."""
+def refuse(config: LoongConfig) -> None:
+    """Refuse what cannot be, or would only fail at a late step.
+
+    Raises:
+        UserError: there are no videos at `input`, or a step's package is missing.
+    """
+    if config.input is not None and not storage.exists(config.input):
+        raise UserError(f"input {config.input}: not found")
     for item in steps(config):
         finished = storage.exists(storage.join(item.config.output, artifact.MARKER))
         if isinstance(item.config, upscale.UpscaleConfig) and not finished:
             check(item.config.upscaler)
-    get_videos(config)
 
 
 def get_videos(config: LoongConfig) -> None:
@@ -194,4 +204,4 @@ def _videos(config: LoongConfig) -> str:
 
 
 if __name__ == "__main__":
-    main("loong", LoongConfig, steps, make_ready, report_of)
+    main("loong", LoongConfig, steps, refuse, get_videos, report_of)

@@ -62,14 +62,24 @@ def run(steps: Sequence[Step]) -> None:
 
 
 def plan(steps: Sequence[Step]) -> list[str]:
-    """Return what :func:`run` would do, step by step."""
+    """Return what :func:`run` would do: of a step whose input is there, its job's plan too.
+
+    Raises:
+        UserError: a job refuses what it would be given.
+    """
     lines = []
     for item in steps:
         finished = storage.exists(storage.join(item.config.output, artifact.MARKER))
         lines.append(f"{item.name}: ray_jobs.{item.job.name} → {item.config.output}")
-        lines.append(
-            "  finished already" if finished else f"  reads {', '.join(item.config.input)}"
-        )
+        if finished:
+            lines.append("  finished already")
+            continue
+        lines.append(f"  reads {', '.join(item.config.input)}")
+        if all(storage.exists(uri) for uri in item.config.input):
+            try:
+                lines += [f"  {line}" for line in item.job.plan(item.config)]
+            except UserError as error:
+                raise UserError(f"{item.name}: {error}") from None
     return lines
 
 
@@ -77,6 +87,7 @@ def main(
     system: str,
     model: type[C],
     steps_of: Callable[[C], list[Step]],
+    refuse: Callable[[C], None],
     prepare: Callable[[C], None],
     result_of: Callable[[C], str],
     argv: Sequence[str] | None = None,
@@ -87,6 +98,7 @@ def main(
         system: the recipe's name, which is also its folder of presets.
         model: its config.
         steps_of: makes the steps from a config.
+        refuse: raises UserError at what cannot be; runs first, and before a plan too.
         prepare: runs before the first step, such as fetching the demo's film.
         result_of: returns the URI to print, once all steps are done.
         argv: the arguments; None takes the command line's.
@@ -111,6 +123,7 @@ def main(
         files = [str(PRESETS / system / f"{args.preset}.yaml"), *args.config]
         config = configs.load(model, files, args.overrides)
         steps = steps_of(config)
+        refuse(config)
         if args.dry_run:
             print(configs.dump(config), end="")
             print("\n".join(["# plan:", *(f"#   {line}" for line in plan(steps))]))

@@ -77,5 +77,9 @@ hypothesis.settings.load_profile("longtake")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests on Ray, which are long: two workers then end at about the same time."""
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    """Begin with what is long, so that two workers end at about the same time."""
+
+    def is_short(item: pytest.Item) -> bool:
+        return item.get_closest_marker("ray") is None and "training" not in item.path.parts
+
+    items.sort(key=is_short)

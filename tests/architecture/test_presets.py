@@ -165,14 +165,14 @@ def test_the_report_is_of_enlarged_videos_where_there_are_any(preset: str, size_
 
 def test_what_a_late_step_lacks_stops_the_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    given = ["input=/videos", f"output={tmp_path}", "upscale={upscaler: realesrgan}"]
+    given = [f"input={tmp_path}", f"output={tmp_path}/out", "upscale={upscaler: realesrgan}"]
     demo = PRESETS / "loong" / "demo.yaml"
     loaded = config.load(loong.LoongConfig, [demo], given)
     with pytest.raises(UserError, match="realesrgan: needs a package that is not installed"):
-        loong.make_ready(loaded)
+        loong.refuse(loaded)
     for name in ("upscale", "held_out_upscale"):
-        storage.write_text(str(tmp_path / name / "artifact.json"), "{}")
-    loong.make_ready(loaded)  # what is finished needs nothing
+        storage.write_text(str(tmp_path / "out" / name / "artifact.json"), "{}")
+    loong.refuse(loaded)  # what is finished needs nothing
 
 
 def test_a_mistake_in_a_step_names_the_step():

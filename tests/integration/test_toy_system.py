@@ -145,7 +145,7 @@ class Mosaic:
 
     @property
     def models(self) -> dict[str, str]:
-        return {"histogram": artifact.read(self.uri, ("histogram",)).fingerprint}
+        return {"histogram": artifact.read(self.uri, ("histogram",)).identity}
 
     @property
     def film(self) -> FilmFormat:

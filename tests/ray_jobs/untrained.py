@@ -42,7 +42,7 @@ def write(folder: Path) -> list[str]:
     torch.manual_seed(0)
     tokenizer = _export(folder, "tokenizer", VideoTokenizer(TOKENIZER), {})
     made_for = {
-        "tokenizer_fingerprint": artifact.read(tokenizer).fingerprint,
+        "tokenizer_fingerprint": artifact.read(tokenizer).identity,
         "fps": FPS,
         "text": as_tree(TEXT),
         "text_fingerprint": text.build(TEXT).spec.fingerprint,
