@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from infra import config as configs
 from infra import storage
@@ -55,7 +55,7 @@ def identities(output: str, fingerprint_at: Callable[[str], str]) -> Identity:
 def sha256(uri: str) -> str:
     """Return the sha256 of a file's bytes, in hex digits."""
     with storage.open_input(uri) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
 
 
 def _digest(uri: str, size_bytes: int) -> str:

@@ -129,11 +129,10 @@ def test_weights_trained_anew_are_another_input(tmp_path: Path, where: str, size
     seen = set()
     for seed in range(2):
         storage.remove(str(weights.parent))
-        if where == "artifact":
-            output = artifact.begin("model", Example(**made))
+        output = artifact.begin("model", Example(**made)) if where == "artifact" else None
         weights.parent.mkdir(exist_ok=True)
         weights.write_bytes(bytes([seed]) * size)
-        if where == "artifact":
+        if output is not None:
             artifact.finish(output, "model", {}, time.monotonic())
         seen.add(artifact.fingerprint("clips", asked))
         assert artifact.fingerprint("clips", asked) in seen
