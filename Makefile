@@ -9,7 +9,7 @@ RUN := .venv/bin/python
 help:
 	@echo "make demo                whole Loong pipeline, small, on real film, on CPU"
 	@echo "make demo VIDEOS=dir     the same on your own videos (OUTPUT=dir for another place)"
-	@echo "make test                the tests (about 12 minutes on two cores)"
+	@echo "make test                the tests (about 23 minutes on two cores)"
 	@echo "make check               format, lint, types, import rules, spelling: what CI runs"
 	@echo "make faults              kill-and-resume tests (longer)"
 	@echo "make bench               benchmarks, each ending in one line of JSON (longer)"
