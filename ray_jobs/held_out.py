@@ -1,4 +1,4 @@
-"""Put held-out clips on film: the longest that training does not see, cut to a length.
+"""Write the longest held-out clips as videos, to compare generated ones with.
 
 input: a finished artifact of kind `frames`. output: kind `videos`, of the clips' own size and rate,
 so that `evaluate` measures them, and a report shows them, as it does generated videos.
@@ -6,6 +6,7 @@ so that `evaluate` measures them, and a report shows them, as it does generated 
 
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from pydantic import Field
 from data_prep.encode import Mp4Writer
 from data_prep.index import Index
 from data_prep.sample import Shape
+from data_prep.sampling import VALIDATION
 from infra import artifact, storage
 from infra.artifact import Output
 from infra.config import JobConfig
@@ -23,8 +25,6 @@ from infra.job import Job, main
 from infra.progress import Progress
 from ray_jobs import video_table
 from ray_jobs.video_table import HELD_OUT, Row
-
-SPLIT = "validation"
 
 
 class HeldOutConfig(JobConfig):
@@ -48,12 +48,12 @@ def plan(config: HeldOutConfig) -> list[str]:
 def run(config: HeldOutConfig, output: Output) -> dict[str, Any]:
     """Write the films and their table; returns the summary."""
     index = _index(config)
-    frames = 0
+    chosen, frames = _chosen(index, config), 0
 
     def rows() -> Iterator[Row]:
         nonlocal frames
-        with Progress(len(_chosen(index, config)), "held_out", "clips") as bar:
-            for number, (clip, window_THWC) in enumerate(_windows(index, config)):
+        with Progress(len(chosen), "held_out", "clips") as bar:
+            for number, (clip, window_THWC) in enumerate(_windows(index, chosen)):
                 made = window_THWC[: config.max_frames]
                 frames += len(made)
                 yield _write(output, f"{number:09d}", clip, made)
@@ -98,30 +98,34 @@ def _chosen(index: Index, config: HeldOutConfig) -> list[tuple[Shape, int, int]]
 
     The place counts the held-out windows of that shape within the row group.
     """
-    found = [
+    longest_first = sorted(index.counts(VALIDATION).items(), key=lambda item: -item[0][0])
+    windows = (
         (shape, int(group), place)
-        for shape, (groups, counts) in index.counts(SPLIT).items()
+        for shape, (groups, counts) in longest_first
         if shape[0] > 1 and shape[1] % 2 == shape[2] % 2 == 0
         for group, count in zip(groups, counts, strict=True)
         for place in range(int(count))
-    ]
-    if not found:
+    )
+    chosen = list(islice(windows, config.videos))
+    if not chosen:
         raise UserError(
             f"input {config.input[0]}: no clip of even size and two frames is held out; "
             "raise validation_share, or prepare more videos"
         )
-    return sorted(found, key=lambda at: -at[0][0])[: config.videos]
+    return chosen
 
 
-def _windows(index: Index, config: HeldOutConfig) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+def _windows(
+    index: Index, chosen: list[tuple[Shape, int, int]]
+) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
     """Yield what is known of each chosen clip, and its frames (T, H, W, 3) uint8."""
-    for shape, group, place in _chosen(index, config):
+    for shape, group, place in chosen:
         table = index.read(group)
         rows = table.select(["clip_id", "video_id", "caption", "fps", "split"]).to_pylist()
         held = [
             (row, window)
             for row, windows in zip(rows, table["windows"], strict=True)
-            if row["split"] == SPLIT
+            if row["split"] == VALIDATION
             for window in windows
             if tuple(window["shape"].as_py()[:3]) == shape
         ]
