@@ -1,4 +1,4 @@
-"""The one place that knows whether Ray is in this process or on a cluster."""
+"""Ray sessions, started in this process or joined on a cluster."""
 
 import importlib.util
 import logging

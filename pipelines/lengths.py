@@ -1,4 +1,4 @@
-"""Lengths of clips that the stages of a recipe need, held against a clip table once it is there.
+"""Check that a clip table has clips as long as a recipe's training stages need.
 
 A corpus of short films would otherwise be decoded and train a tokenizer before the first stage that
 finds no clip of its length.

@@ -44,7 +44,8 @@ SCHEMA = pa.schema(
     ],
     metadata={"longtake.schema": "videos", "longtake.version": VERSION},
 )
-"""`models` maps what a model is to its fingerprint; `settings` is the system's section as JSON."""
+"""`models` maps what a model is to the `identity` of its artifact; `settings` is the system's
+section as JSON."""
 _ROWS_AT_ONCE = 4096
 
 

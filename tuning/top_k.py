@@ -33,8 +33,8 @@ class TopKConfig(SweepConfig):
     """Measures of held-out film, for `film_distance`; None: wide ranges of film as such."""
     objective: str = FILM_DISTANCE
     """Means over a trial's videos: `film_distance`, by how many steps a video's worst figure is
-    from the middle of film's range, which no still, noise, blank screen or fade wins; or a figure
-    alone: `motion` (0 to 255), `sharpness`, `sharpness_ratio` (last window over first),
+    from the middle of film's range (a sharp still may beat a video without detail); or a single
+    figure: `motion` (0 to 255), `sharpness`, `sharpness_ratio` (last window over first),
     `frame_correlation` (0 of noise, 1 of a still), `brightness_change`, `colour_drift` (0 to 442),
     `join_colour_drift`."""
 

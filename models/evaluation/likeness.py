@@ -1,8 +1,7 @@
 """Distance of a video from film, by its figures: motion, detail, light and colours.
 
-A still, noise, a blank screen and a fade to black each beat film by some figure taken alone: a
-still drifts less, noise moves more. So every figure has a range that film keeps to, both ends of
-it, and a video is as unlike film as its worst figure is.
+Any single figure can be gamed: a still drifts less than film, noise moves more. So every figure has
+a range with two ends, and a video is as far from film as its worst figure is.
 
 Distances are in steps: a doubling of `motion`, `sharpness` or `sharpness_ratio`, 0.2 of
 `frame_correlation`, 16 of 255 of `brightness_change`, 32 of 442 of `colour_drift`.
@@ -104,8 +103,8 @@ def steps(figures: Mapping[str, float | None], of_film: Mapping[str, Range]) -> 
 def distance(figures: Mapping[str, float | None], of_film: Mapping[str, Range]) -> float:
     """Return how many steps the worst figure of a video is from the middle of film's range.
 
-    It is 0 at best; film itself is within half of the widest range. Neither a still nor noise, a
-    blank screen or a fade to black comes near it, whatever their other figures.
+    It is 0 at best. A still, noise, a blank screen or a fade to black is further than film, but a
+    generated video may be further still: one whose detail is lost, for instance.
 
     Raises:
         ValueError: no figure of the video can be compared.

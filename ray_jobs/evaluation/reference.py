@@ -1,4 +1,4 @@
-"""Film that generated videos are compared with: measures of clips that no training has seen."""
+"""Ranges of held-out film, from its measures, which generated videos are compared with."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

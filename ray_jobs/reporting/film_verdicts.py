@@ -1,4 +1,4 @@
-"""Verdicts on generated videos: a headline figure for each way in which they may be unlike film.
+"""Verdicts on generated videos: a headline figure for each way in which they may differ from film.
 
 Each shows the video that is worst by it, so that one good video hides no bad one. The ranges are
 those of held-out film where measures of it are given, else wide ones of film as such.
@@ -15,7 +15,7 @@ _SAID = {
     "motion": ("Motion", "of 255", "as good as still", "changes more than film does"),
     "sharpness": ("Detail", "Laplacian variance", "less detail than film", "more detail than film"),
     "sharpness_ratio": ("Detail kept to the end", "times", "loses detail", "gains detail"),
-    "frame_correlation": ("Consecutive frames", "correlation of luma",
+    "frame_correlation": ("Correlation of consecutive frames", "of luma",
                           "flickers like noise", "as good as still"),
     "brightness_change": ("Change of brightness", "of 255", "darkens", "brightens"),
     "colour_drift": ("Colour drift", "of 442", "", "colours drift"),
@@ -47,13 +47,13 @@ def _figure(figure: likeness.Figure, film: str, ranges: Mapping[str, Range], wor
     low, high = ranges.get(figure.name, (figure.lowest, figure.highest))
     shown = f"{_round(low)} to {_round(high)}"
     shown = shown if figure.sign else f"up to {_round(high)} either way"
-    made = Figure(figure.name, title, unit, film, f"as of film, {shown}, or a step beyond")
+    made = Figure(figure.name, title, unit, film, f"like film: {shown}, or one step beyond")
     if worst is None:
         return made
     value, beyond = worst
     met = abs(beyond) <= ALLOWED_STEPS
     is_below = beyond < 0 if figure.sign else value < 0
-    remark = f"as of film ({shown})" if met else f"{below if is_below else above} ({shown})"
+    remark = f"like film ({shown})" if met else f"{below if is_below else above} ({shown})"
     nearer = low if beyond < 0 else high
     return measured(made, value, nearer, ALLOWED_STEPS - abs(beyond), met, remark)
 

@@ -1,4 +1,4 @@
-"""The section on the generated videos: player, joins, film strip and curves over time."""
+"""Sections on videos, generated and held out: player, joins, film strip and curves over time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CURVES = {
     "brightness": ("Brightness", "mean luma, 0–255"),
     "sharpness": ("Detail", "Laplacian variance (noise 49,000)"),
     "colour_distance": ("Colour drift", "distance from start, 0–442"),
-    "frame_correlation": ("Consecutive frames", "correlation (noise 0, still 1)"),
+    "frame_correlation": ("Correlation of consecutive frames", "of luma (noise 0, still 1)"),
 }
 Curves = Mapping[str, Band]
 

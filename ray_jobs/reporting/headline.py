@@ -1,4 +1,4 @@
-"""The figures of models at the top of the report, each with its baseline, target and verdict.
+"""Headline figures of the models, each with its baseline, target and verdict.
 
 A figure whose artifact is not given, or whose summary lacks it, says "not measured" and carries
 no number.

@@ -1,4 +1,4 @@
-"""Fed to the measures as files: film, and what no figure alone tells from it."""
+"""Ranges of film: real films lie within them, and stills, noise, fades and blank screens do not."""
 
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,11 @@ import pytest
 
 from data_prep.decode import Decoder
 from data_prep.encode import Mp4Writer
+from infra.errors import UserError
 from models.evaluation import likeness
+from ray_jobs.evaluation import reference
 from ray_jobs.evaluation.measure import MeasureConfig, measure
+from ray_jobs.video_table import HELD_OUT
 
 SIDE, FPS = 64, 12
 FRAMES = 60
@@ -102,3 +105,24 @@ def test_film_is_within_the_ranges_and_nearer_than_all_else(
     for kind in KINDS:
         other = figures(like(kind, films[number]), tmp_path)
         assert likeness.distance(other, of_film) > at + 1, kind
+
+
+def record(**changes: Any) -> dict[str, Any]:
+    found = {figure.name: 1.0 for figure in likeness.FIGURES}
+    return {**found, "settings": {}, "problem": None, **changes}
+
+
+def test_film_that_cannot_be_read_has_no_part_in_the_ranges():
+    unread = record(problem="not_a_video", motion=None)
+    found = reference.ranges("m", [unread, record(motion=3.0), record(motion=5.0)])
+    assert found["motion"] == (3, 5)
+    with pytest.raises(UserError, match="m: no film in it could be measured"):
+        reference.ranges("m", [unread])
+
+
+def test_generated_videos_are_no_film():
+    held_out = record(settings={"kind": HELD_OUT, "clip_id": "c"})
+    made = record(settings={"kind": "loong"})
+    assert [reference.is_film(each) for each in (record(), held_out, made)] == [True, True, False]
+    with pytest.raises(UserError, match="m: holds videos that loong generated; expected is film"):
+        reference.ranges("m", [held_out, made])
